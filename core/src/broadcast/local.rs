@@ -1,0 +1,403 @@
+//! A broadcast that is written.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use hang::catalog::{AudioConfig, MOQ_EPOCH_UNIX_MILLIS, PRIORITY, VideoConfig};
+use moq_lite::{Timestamp, broadcast};
+use moq_mux::{
+    catalog::{self, Reserved},
+    container::{Frame, Producer},
+};
+
+use super::{EncodedFrame, TrackConfig};
+
+type Wire = catalog::hang::Container;
+
+/// How long the first catalog waits for tracks that were announced but not described yet.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A broadcast that this machine publishes. Cheap to clone; every clone is the same broadcast.
+///
+/// Timestamps are wall-clock time: microseconds since 2020-01-01 00:00 UTC, which is what the MoQ world counts from and
+/// what the catalog's `clock` says, so that broadcasts of different machines can be aligned as well as their clocks are.
+///
+/// It can be made and written to before it is published, and published under several names. It ends with
+/// [`finish`](Self::finish), or when the last clone and the last [`LocalTrack`] are dropped.
+#[derive(Clone)]
+pub struct LocalBroadcast {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    broadcast: broadcast::Producer,
+    catalog: catalog::Producer,
+    /// Held while a track is announced that has no configuration yet, so that viewers see all tracks at once.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    tracks: usize,
+    gate: Option<Reserved>,
+    since: Option<Instant>,
+}
+
+impl std::fmt::Debug for LocalBroadcast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalBroadcast").finish_non_exhaustive()
+    }
+}
+
+impl Default for LocalBroadcast {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A track could not be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishTrackError {
+    /// The name is taken by another track of this broadcast.
+    #[error("the broadcast already has a track named {0:?}; choose another name")]
+    Duplicate(String),
+    /// The broadcast has ended.
+    #[error("the broadcast has ended; make a new one")]
+    Ended,
+    /// The catalog refused the description.
+    #[error("the catalog does not take the track's description: {0}")]
+    Catalog(#[source] moq_mux::Error),
+}
+
+/// A frame could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// A track begins with a key frame; the frame was dropped.
+    #[error("no key frame yet: the frame cannot be decoded and was dropped")]
+    NoKeyframe,
+    /// The timestamp lies before media that was sent already; the frame was dropped.
+    #[error("the timestamp lies before an earlier group of pictures; the frame was dropped")]
+    Rewind,
+    /// The group of pictures is larger than what a group can carry (32 MiB or 8192 frames).
+    #[error(
+        "the group of pictures is larger than 32 MiB or 8192 frames; set the encoder to a shorter key frame interval"
+    )]
+    GroupTooLarge,
+    /// The track or the broadcast has ended.
+    #[error("the track has ended")]
+    Ended,
+    /// Anything else.
+    #[error("the frame could not be written: {0}")]
+    Mux(#[source] moq_mux::Error),
+}
+
+impl From<moq_mux::Error> for WriteError {
+    fn from(error: moq_mux::Error) -> Self {
+        use moq_lite::Error as Net;
+        match error {
+            moq_mux::Error::MissingKeyframe(_) => Self::NoKeyframe,
+            moq_mux::Error::TimestampRewind(_) => Self::Rewind,
+            moq_mux::Error::Moq(Net::GroupTooLarge | Net::FrameTooLarge) => Self::GroupTooLarge,
+            moq_mux::Error::Moq(Net::Closed | Net::Cancel | Net::Dropped) => Self::Ended,
+            error => Self::Mux(error),
+        }
+    }
+}
+
+impl LocalBroadcast {
+    /// A broadcast with no tracks, not published yet.
+    pub fn new() -> Self {
+        let mut broadcast = broadcast::Info::new().produce();
+        let zero = UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS);
+        let config = match moq_mux::Clock::at(Instant::now(), zero) {
+            Ok(clock) => catalog::Config::default().with_clock(clock),
+            Err(_) => catalog::Config::default(),
+        };
+        let catalog = catalog::Producer::new(&mut broadcast, config)
+            .expect("a broadcast that was just made has no catalog yet");
+        Self {
+            inner: Arc::new(Inner {
+                broadcast,
+                catalog,
+                waiting: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Wall-clock time as a timestamp of a broadcast: time since 2020-01-01 00:00 UTC.
+    ///
+    /// Zero where the machine's clock was never set.
+    pub fn now() -> Duration {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS))
+            .unwrap_or_default()
+    }
+
+    /// Announces that a track will come, without saying yet what it carries.
+    ///
+    /// The first catalog waits for it, one second at most, so that a viewer who is there first does not see the tracks
+    /// appear one by one.
+    ///
+    /// # Errors
+    /// [`PublishTrackError::Ended`] after [`finish`](Self::finish).
+    pub fn announce_track(&self, name: impl Into<String>) -> Result<LocalTrack, PublishTrackError> {
+        let mut waiting = self.waiting();
+        let first_ever = waiting.since.is_none();
+        let since = *waiting.since.get_or_insert_with(Instant::now);
+        waiting.tracks += 1;
+        if first_ever || (waiting.gate.is_none() && since.elapsed() < CATALOG_PATIENCE) {
+            waiting.gate = Some(self.inner.catalog.reserve());
+        }
+        Ok(LocalTrack {
+            broadcast: self.clone(),
+            name: name.into(),
+            counted: true,
+            mux: None,
+        })
+    }
+
+    /// Adds a track.
+    ///
+    /// # Errors
+    /// See [`PublishTrackError`].
+    pub fn publish_track(
+        &self,
+        name: impl Into<String>,
+        config: impl Into<TrackConfig>,
+    ) -> Result<LocalTrack, PublishTrackError> {
+        let mut track = self.announce_track(name)?;
+        track.set_config(config)?;
+        Ok(track)
+    }
+
+    /// The catalog as it stands.
+    pub fn catalog(&self) -> super::Catalog {
+        self.inner.catalog.snapshot()
+    }
+
+    /// Ends the broadcast: viewers learn that it is over.
+    ///
+    /// Tracks should be finished before, as what they still hold is lost with the broadcast.
+    pub fn finish(&self) {
+        let mut catalog = self.inner.catalog.clone();
+        if let Err(error) = catalog.finish() {
+            tracing::debug!(%error, "the catalog was closed before");
+        }
+        self.inner.broadcast.close();
+    }
+
+    /// Whether anybody watches at the moment.
+    pub fn is_watched(&self) -> bool {
+        self.inner.broadcast.demand().is_used()
+    }
+
+    pub(crate) fn consume(&self) -> broadcast::Consumer {
+        self.inner.broadcast.consume()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.inner
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the first catalog go when nothing is missing from it any more, or when it has waited long enough.
+    fn described(&self, counted: &mut bool) {
+        let mut waiting = self.waiting();
+        if std::mem::take(counted) {
+            waiting.tracks = waiting.tracks.saturating_sub(1);
+        }
+        self.open_gate(&mut waiting);
+    }
+
+    fn open_gate(&self, waiting: &mut Waiting) {
+        let late = waiting
+            .since
+            .is_some_and(|since| since.elapsed() >= CATALOG_PATIENCE);
+        if waiting.tracks == 0 || late {
+            waiting.gate = None;
+        }
+    }
+}
+
+enum Mux {
+    Video(Box<Producer<Wire, VideoConfig>>),
+    Audio(Box<Producer<Wire, AudioConfig>>),
+}
+
+/// A track that is written. Dropping it takes it out of the catalog.
+pub struct LocalTrack {
+    broadcast: LocalBroadcast,
+    name: String,
+    counted: bool,
+    mux: Option<Mux>,
+}
+
+impl std::fmt::Debug for LocalTrack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalTrack")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LocalTrack {
+    /// The track's name, unique in its broadcast.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Describes what the track carries, or describes it anew, as when the resolution changes.
+    ///
+    /// A track stays audio or video for good; a description of the other kind replaces the track.
+    ///
+    /// # Errors
+    /// See [`PublishTrackError`].
+    pub fn set_config(&mut self, config: impl Into<TrackConfig>) -> Result<(), PublishTrackError> {
+        match (&mut self.mux, config.into()) {
+            (Some(Mux::Video(mux)), TrackConfig::Video(config)) => {
+                mux.set(config).map_err(PublishTrackError::Catalog)?;
+            }
+            (Some(Mux::Audio(mux)), TrackConfig::Audio(config)) => {
+                mux.set(config).map_err(PublishTrackError::Catalog)?;
+            }
+            (slot, config) => {
+                *slot = None;
+                *slot = Some(self.broadcast.inner.mux(&self.name, config)?);
+            }
+        }
+        let broadcast = self.broadcast.clone();
+        broadcast.described(&mut self.counted);
+        Ok(())
+    }
+
+    /// Sends a frame.
+    ///
+    /// The payload is not copied. A key frame of video ends the group of pictures before it. Never waits: a viewer that
+    /// is too slow is skipped ahead, not waited for.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the track goes on after each but [`WriteError::Ended`].
+    pub fn write(&mut self, frame: EncodedFrame) -> Result<(), WriteError> {
+        if self.broadcast.is_gated() {
+            self.broadcast.open_gate(&mut self.broadcast.waiting());
+        }
+        let timestamp = Timestamp::from_micros(
+            u64::try_from(frame.timestamp.as_micros()).map_err(|_| WriteError::Rewind)?,
+        )
+        .map_err(|_| WriteError::Rewind)?;
+        let discontinuity = frame.discontinuity;
+        let frame = Frame {
+            timestamp,
+            duration: None,
+            payload: frame.payload,
+            keyframe: frame.keyframe,
+        };
+        match &mut self.mux {
+            None => Err(WriteError::Ended),
+            Some(Mux::Video(mux)) => {
+                if discontinuity && mux.live_edge().is_some() {
+                    mux.discontinuity()?;
+                }
+                let result = mux.write(frame).map_err(WriteError::from);
+                if matches!(result, Err(WriteError::GroupTooLarge)) {
+                    // What is left of this group could not be decoded; the next key frame opens a new one.
+                    let _ = mux.cut(None);
+                }
+                result
+            }
+            Some(Mux::Audio(mux)) => {
+                if discontinuity && mux.live_edge().is_some() {
+                    mux.discontinuity()?;
+                }
+                // One packet, one group, and so one QUIC stream: a lost packet holds up nothing behind it.
+                mux.write(Frame {
+                    keyframe: true,
+                    ..frame
+                })?;
+                mux.cut(None)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a key frame has to come next, as at the beginning.
+    pub fn needs_keyframe(&self) -> bool {
+        match &self.mux {
+            Some(Mux::Video(mux)) => mux.needs_keyframe(),
+            _ => false,
+        }
+    }
+
+    /// Whether anybody watches this track at the moment.
+    pub fn is_watched(&self) -> bool {
+        match &self.mux {
+            Some(Mux::Video(mux)) => mux.demand().is_used(),
+            Some(Mux::Audio(mux)) => mux.demand().is_used(),
+            None => false,
+        }
+    }
+
+    /// Ends the track: viewers get everything that was written, and then its end.
+    ///
+    /// # Errors
+    /// [`WriteError`] if the end could not be marked; the track is over in any case.
+    pub fn finish(&mut self) -> Result<(), WriteError> {
+        self.broadcast.clone().described(&mut self.counted);
+        match &mut self.mux {
+            None => {}
+            Some(Mux::Video(mux)) => mux.finish()?,
+            Some(Mux::Audio(mux)) => mux.finish()?,
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LocalTrack {
+    fn drop(&mut self) {
+        self.broadcast.clone().described(&mut self.counted);
+    }
+}
+
+impl LocalBroadcast {
+    fn is_gated(&self) -> bool {
+        self.waiting().gate.is_some()
+    }
+}
+
+impl Inner {
+    fn mux(&self, name: &str, config: TrackConfig) -> Result<Mux, PublishTrackError> {
+        let priority = match &config {
+            TrackConfig::Video(_) => PRIORITY.video,
+            TrackConfig::Audio(_) => PRIORITY.audio,
+        };
+        let track = self
+            .broadcast
+            .create_track(name, self.catalog.track_info(priority))
+            .map_err(|error| match error {
+                moq_lite::Error::Duplicate => PublishTrackError::Duplicate(name.to_owned()),
+                _ => PublishTrackError::Ended,
+            })?;
+        // The gate of the first catalog is a reservation beside this one: nothing is published while either is held.
+        match config {
+            TrackConfig::Video(config) => {
+                let wire = Wire::try_from(&config).map_err(PublishTrackError::Catalog)?;
+                self.catalog
+                    .video(track, wire, config)
+                    .map(|mux| Mux::Video(Box::new(mux)))
+            }
+            TrackConfig::Audio(config) => {
+                let wire = Wire::try_from(&config).map_err(PublishTrackError::Catalog)?;
+                self.catalog
+                    .audio(track, wire, config)
+                    .map(|mux| Mux::Audio(Box::new(mux)))
+            }
+        }
+        .map_err(PublishTrackError::Catalog)
+    }
+}

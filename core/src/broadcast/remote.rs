@@ -1,0 +1,237 @@
+//! A broadcast that is read.
+
+use std::time::{Duration, SystemTime};
+
+use hang::catalog::PRIORITY;
+use moq_lite::{broadcast, track::Subscription as Preferences};
+use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
+
+use super::{Catalog, EncodedFrame, TrackConfig};
+
+/// A broadcast of another machine. Cheap to clone; clones read independently.
+#[derive(Clone)]
+pub struct RemoteBroadcast {
+    name: String,
+    broadcast: broadcast::Consumer,
+}
+
+impl std::fmt::Debug for RemoteBroadcast {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteBroadcast")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The catalog could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// The publisher has no catalog under the name that players expect.
+    #[error("the broadcast has no catalog: it is not published by a player of the MoQ family")]
+    NotFound(#[source] moq_lite::Error),
+    /// The catalog is not valid JSON, or not a catalog.
+    #[error("the catalog of the broadcast cannot be understood: {0}")]
+    Malformed(#[source] moq_mux::Error),
+    /// The connection was lost, or the publisher left.
+    #[error("the catalog came to an abrupt end: {0}")]
+    Transport(#[source] moq_lite::Error),
+}
+
+/// A track could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeTrackError {
+    /// The catalog describes a container that nobody here can read.
+    #[error("the container of track {name:?} cannot be read: {source}")]
+    Container {
+        /// The track.
+        name: String,
+        /// What is wrong with it.
+        source: moq_mux::Error,
+    },
+    /// The publisher does not have the track, or the connection was lost.
+    #[error("track {name:?} cannot be had: {source}")]
+    Transport {
+        /// The track.
+        name: String,
+        /// Why.
+        source: moq_lite::Error,
+    },
+}
+
+/// A track ended otherwise than by its publisher's will.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The publisher sent what is no frame.
+    #[error("the track carries something that is no media: {0}")]
+    Malformed(#[source] moq_mux::Error),
+    /// The connection was lost, or the publisher left without ending the track.
+    #[error("the track came to an abrupt end: {0}")]
+    Transport(#[source] moq_lite::Error),
+}
+
+impl RemoteBroadcast {
+    pub(crate) fn new(name: String, broadcast: broadcast::Consumer) -> Self {
+        Self { name, broadcast }
+    }
+
+    /// The broadcast's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Begins to read the catalog, which changes as tracks come and go.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub async fn catalog(&self) -> Result<CatalogWatch, CatalogError> {
+        let track = self
+            .broadcast
+            .track(Catalog::DEFAULT_NAME)
+            .map_err(CatalogError::Transport)?
+            .subscribe(<Catalog>::default_subscription())
+            .await
+            .map_err(|error| match error {
+                moq_lite::Error::NotFound => CatalogError::NotFound(error),
+                error => CatalogError::Transport(error),
+            })?;
+        Ok(CatalogWatch {
+            consumer: CatalogConsumer::new(track),
+        })
+    }
+
+    /// Begins to receive a track, as encoded frames in decode order.
+    ///
+    /// `max_age` is how far a group may fall behind the newest one before it is skipped; a track begins with a key frame
+    /// at most one group old. Dropping the reader ends the subscription. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`SubscribeTrackError`].
+    pub async fn subscribe(
+        &self,
+        name: &str,
+        config: &TrackConfig,
+        max_age: Duration,
+    ) -> Result<EncodedReader, SubscribeTrackError> {
+        let (wire, priority) = match config {
+            TrackConfig::Video(config) => (config.try_into(), PRIORITY.video),
+            TrackConfig::Audio(config) => (config.try_into(), PRIORITY.audio),
+        };
+        let wire = wire.map_err(|source| SubscribeTrackError::Container {
+            name: name.to_owned(),
+            source,
+        })?;
+        let lost = |source| SubscribeTrackError::Transport {
+            name: name.to_owned(),
+            source,
+        };
+        let preferences = Preferences::default()
+            .with_priority(priority)
+            .with_max_age(max_age);
+        let track = self
+            .broadcast
+            .track(name)
+            .map_err(lost)?
+            .subscribe(preferences)
+            .await
+            .map_err(lost)?;
+        Ok(EncodedReader {
+            consumer: Consumer::new(track, wire),
+            discontinuity: 0,
+            audio: !config.is_video(),
+        })
+    }
+
+    /// Waits until the broadcast is over or cannot be reached any more. Cancel safe.
+    pub async fn closed(&self) -> moq_lite::Error {
+        self.broadcast.closed().await
+    }
+}
+
+/// The catalog of a broadcast as it changes.
+pub struct CatalogWatch {
+    consumer: CatalogConsumer,
+}
+
+impl CatalogWatch {
+    /// The next state of the catalog; `None` when the broadcast ended.
+    ///
+    /// The first call gives the state as it stands. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub async fn next(&mut self) -> Result<Option<Catalog>, CatalogError> {
+        self.consumer.next().await.map_err(|error| match error {
+            moq_mux::Error::Moq(moq_lite::Error::NotFound) => {
+                CatalogError::NotFound(moq_lite::Error::NotFound)
+            }
+            moq_mux::Error::Moq(error) => CatalogError::Transport(error),
+            error => match net_error(&error) {
+                Some(error) => CatalogError::Transport(error),
+                None => CatalogError::Malformed(error),
+            },
+        })
+    }
+
+    /// When the broadcast's timestamps were zero, if the catalog says so.
+    pub fn zero(catalog: &Catalog) -> Option<SystemTime> {
+        catalog
+            .clock
+            .and_then(|clock| clock.wall_clock(moq_lite::Timestamp::ZERO).ok())
+    }
+}
+
+/// The transport error inside an error of the layers above it.
+fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<moq_lite::Error>() {
+            return Some(error.clone());
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// A track that is read.
+pub struct EncodedReader {
+    consumer: Consumer<moq_mux::catalog::hang::Container>,
+    discontinuity: u64,
+    audio: bool,
+}
+
+impl EncodedReader {
+    /// The next frame in decode order; `None` when the publisher ended the track.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn next(&mut self) -> Result<Option<EncodedFrame>, ReadError> {
+        let frame = self.consumer.read().await.map_err(|error| match error {
+            moq_mux::Error::Moq(error) => ReadError::Transport(error),
+            error => match net_error(&error) {
+                Some(error) => ReadError::Transport(error),
+                None => ReadError::Malformed(error),
+            },
+        })?;
+        let Some(frame) = frame else { return Ok(None) };
+        let seen = self.consumer.discontinuity();
+        let discontinuity = std::mem::replace(&mut self.discontinuity, seen) != seen;
+        Ok(Some(EncodedFrame {
+            timestamp: frame.timestamp.into(),
+            payload: frame.payload,
+            keyframe: frame.keyframe || self.audio,
+            discontinuity,
+        }))
+    }
+
+    /// Changes how far a group may fall behind before it is skipped.
+    pub fn set_max_age(&mut self, max_age: Duration) {
+        self.consumer.set_max_age(max_age);
+    }
+}

@@ -1,0 +1,131 @@
+//! Making the iroh endpoint that live media wants.
+
+use std::net::SocketAddr;
+
+use iroh::{
+    Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey,
+    endpoint::{BindError, Builder, InvalidSocketAddr, presets},
+};
+
+use crate::transport::quic_config;
+
+/// Which relay servers an endpoint uses to be reached through NATs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Relays {
+    /// The public ones that number 0 runs.
+    #[default]
+    Default,
+    /// None: direct connections only, on a network where both sides see each other.
+    Disabled,
+    /// Those at these addresses.
+    Custom(Vec<RelayUrl>),
+}
+
+/// How an endpoint finds the addresses of a peer whose ticket says only who it is, and lets itself be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AddressLookup {
+    /// Through number 0's DNS servers, on the internet.
+    pub dns: bool,
+    /// Through multicast DNS, on the local network.
+    pub mdns: bool,
+}
+
+/// What is set when an endpoint is made. The default is an endpoint that is reachable from anywhere.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EndpointConfig {
+    /// The identity; a new one each time if it is `None`.
+    pub secret_key: Option<SecretKey>,
+    /// Relays.
+    pub relays: Relays,
+    /// Address lookup.
+    pub lookup: AddressLookup,
+    /// The address to listen on instead of any address and any port.
+    pub bind: Option<SocketAddr>,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            secret_key: None,
+            relays: Relays::Default,
+            lookup: AddressLookup {
+                dns: true,
+                mdns: true,
+            },
+            bind: None,
+        }
+    }
+}
+
+/// An endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindEndpointError {
+    /// The address cannot be listened on.
+    #[error("{address} cannot be listened on: {source}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: InvalidSocketAddr,
+    },
+    /// No socket could be opened; where an address was given, most often because its port is taken.
+    #[error("no socket could be opened{}: {source}", .address.map(|a| format!(" on {a}")).unwrap_or_default())]
+    Socket {
+        /// The address that was asked for.
+        address: Option<SocketAddr>,
+        /// Why.
+        source: BindError,
+    },
+}
+
+impl EndpointConfig {
+    /// An endpoint for tests and closed networks: no relay, no lookup, nothing leaves the addresses that are known.
+    pub fn local() -> Self {
+        Self {
+            relays: Relays::Disabled,
+            lookup: AddressLookup::default(),
+            ..Self::default()
+        }
+    }
+
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// See [`BindEndpointError`].
+    pub async fn bind(self) -> Result<Endpoint, BindEndpointError> {
+        let mut builder = Builder::new(presets::Minimal).transport_config(quic_config());
+        if self.lookup.dns {
+            builder = builder.preset(presets::N0);
+        }
+        builder = builder.relay_mode(match self.relays {
+            Relays::Default => iroh::endpoint::default_relay_mode(),
+            Relays::Disabled => RelayMode::Disabled,
+            Relays::Custom(urls) => {
+                RelayMode::Custom(urls.into_iter().map(RelayConfig::from).collect::<RelayMap>())
+            }
+        });
+        if self.lookup.mdns {
+            builder = builder
+                .address_lookup(iroh_mdns_address_lookup::MdnsAddressLookup::builder());
+        }
+        if let Some(key) = self.secret_key {
+            builder = builder.secret_key(key);
+        }
+        if let Some(address) = self.bind {
+            builder = builder
+                .clear_ip_transports()
+                .bind_addr(address)
+                .map_err(|source| BindEndpointError::Address { address, source })?;
+        }
+        builder
+            .bind()
+            .await
+            .map_err(|source| BindEndpointError::Socket {
+                address: self.bind,
+                source,
+            })
+    }
+}

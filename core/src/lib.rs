@@ -1,0 +1,24 @@
+//! Live audio and video between two machines, peer to peer, with no server to run.
+//!
+//! The transport is [iroh]: QUIC with hole punching, so that two machines behind NATs find each other. On top of it
+//! media goes as Media over QUIC, in the formats of the `hang` family, so that other players of that family read it.
+//!
+//! Begin with [`Live`]: [`publish`](Live::publish) a [`LocalBroadcast`] and hand out a [`LiveTicket`];
+//! [`subscribe`](Live::subscribe) to a ticket and read a [`RemoteBroadcast`].
+#![deny(missing_docs)]
+
+pub mod broadcast;
+pub mod endpoint;
+mod live;
+pub mod playout;
+mod subscription;
+pub mod ticket;
+pub mod transport;
+pub mod util;
+
+pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
+pub use iroh;
+pub use live::{FromEnvError, Live, LiveBuilder};
+pub use moq_lite;
+pub use subscription::{SubscribeError, Subscription};
+pub use ticket::LiveTicket;

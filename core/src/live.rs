@@ -1,0 +1,207 @@
+//! The entry point.
+
+use iroh::{
+    Endpoint, EndpointAddr,
+    protocol::{Router, RouterBuilder},
+};
+use iroh_gossip::net::Gossip;
+
+use crate::{
+    broadcast::LocalBroadcast,
+    endpoint::{BindEndpointError, EndpointConfig},
+    subscription::{Subscription, SubscribeError},
+    transport::{Moq, PublishError, alpns},
+    util::{SecretKeyError, secret_key_from_env},
+};
+
+/// Live media on one endpoint: publish, subscribe. Cheap to clone.
+///
+/// ```no_run
+/// # use iroh_live::{Live, LiveTicket, LocalBroadcast};
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let live = Live::from_env().await?.with_router().spawn();
+/// let broadcast = LocalBroadcast::new();
+/// live.publish("my-stream", &broadcast)?;
+/// println!("{}", LiveTicket::new(live.endpoint().addr(), "my-stream"));
+/// # live.shutdown().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Live {
+    endpoint: Endpoint,
+    moq: Moq,
+    gossip: Option<Gossip>,
+    router: Option<Router>,
+}
+
+/// Makes a [`Live`].
+#[derive(Debug)]
+pub struct LiveBuilder {
+    endpoint: Endpoint,
+    router: bool,
+    gossip: GossipChoice,
+}
+
+#[derive(Debug)]
+enum GossipChoice {
+    None,
+    Own,
+    External(Gossip),
+}
+
+/// [`Live::from_env`] failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FromEnvError {
+    /// `IROH_SECRET` is set, but is not a key.
+    #[error(transparent)]
+    Secret(#[from] SecretKeyError),
+    /// The endpoint could not be opened.
+    #[error(transparent)]
+    Bind(#[from] BindEndpointError),
+}
+
+impl Live {
+    /// Begins with an endpoint made from the environment: the key in `IROH_SECRET`, number 0's relays and DNS.
+    ///
+    /// # Errors
+    /// See [`FromEnvError`].
+    pub async fn from_env() -> Result<LiveBuilder, FromEnvError> {
+        let config = EndpointConfig {
+            secret_key: Some(secret_key_from_env()?),
+            ..EndpointConfig::default()
+        };
+        Ok(Self::builder(config.bind().await?))
+    }
+
+    /// Begins with an endpoint that is there already.
+    ///
+    /// Give it [`quic_config`](crate::transport::quic_config) when you make it: MoQ wants more streams than iroh allows
+    /// by default.
+    pub fn builder(endpoint: Endpoint) -> LiveBuilder {
+        LiveBuilder {
+            endpoint,
+            router: false,
+            gossip: GossipChoice::None,
+        }
+    }
+
+    /// Mounts the protocols on a router beside others. For a [`Live`] that was made without
+    /// [`with_router`](LiveBuilder::with_router).
+    pub fn register_protocols(&self, mut router: RouterBuilder) -> RouterBuilder {
+        for alpn in alpns() {
+            router = router.accept(alpn, self.moq.clone());
+        }
+        if let Some(gossip) = &self.gossip {
+            router = router.accept(iroh_gossip::ALPN, gossip.clone());
+        }
+        router
+    }
+
+    /// Offers a broadcast to all peers, those that are connected and those that come later.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn publish(
+        &self,
+        name: impl Into<String>,
+        broadcast: &LocalBroadcast,
+    ) -> Result<(), PublishError> {
+        self.moq.publish(name, broadcast)
+    }
+
+    /// Connects to a peer and subscribes to a broadcast of it.
+    ///
+    /// A name that the peer does not have is waited for; put a time limit around it where that is not wanted. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn subscribe(
+        &self,
+        remote: impl Into<EndpointAddr>,
+        name: &str,
+    ) -> Result<Subscription, SubscribeError> {
+        let session = self.moq.connect(remote).await?;
+        let broadcast = session.subscribe(name).await?;
+        Ok(Subscription::new(session, broadcast))
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The transport below, for whoever needs single sessions.
+    pub fn transport(&self) -> &Moq {
+        &self.moq
+    }
+
+    /// The gossip instance, if there is one.
+    pub fn gossip(&self) -> Option<&Gossip> {
+        self.gossip.as_ref()
+    }
+
+    /// Ends everything: tells the peers, stops the router, closes the endpoint.
+    ///
+    /// Returns when the peers have been told, or a moment later when they do not answer.
+    pub async fn shutdown(&self) {
+        self.moq.shutdown().await;
+        if let Some(router) = &self.router
+            && let Err(error) = router.shutdown().await
+        {
+            tracing::warn!(%error, "the router did not stop cleanly");
+        }
+        self.endpoint.close().await;
+    }
+}
+
+impl LiveBuilder {
+    /// Accepts sessions of peers. Without it, or a router of your own, this side can only dial.
+    pub fn with_router(mut self) -> Self {
+        self.router = true;
+        self
+    }
+
+    /// Makes a gossip instance, which rooms need.
+    pub fn with_gossip(mut self) -> Self {
+        self.gossip = GossipChoice::Own;
+        self
+    }
+
+    /// Uses a gossip instance that is there already, and mounted by its owner.
+    pub fn gossip(mut self, gossip: Gossip) -> Self {
+        self.gossip = GossipChoice::External(gossip);
+        self
+    }
+
+    /// Starts. Must be called in a tokio runtime.
+    pub fn spawn(self) -> Live {
+        let moq = Moq::new(self.endpoint.clone());
+        let (gossip, own) = match self.gossip {
+            GossipChoice::None => (None, false),
+            GossipChoice::Own => (
+                Some(Gossip::builder().spawn(self.endpoint.clone())),
+                true,
+            ),
+            GossipChoice::External(gossip) => (Some(gossip), false),
+        };
+        let mut live = Live {
+            endpoint: self.endpoint,
+            moq,
+            gossip,
+            router: None,
+        };
+        if self.router {
+            let mut router = Router::builder(live.endpoint.clone());
+            for alpn in alpns() {
+                router = router.accept(alpn, live.moq.clone());
+            }
+            if let Some(gossip) = live.gossip.clone().filter(|_| own) {
+                router = router.accept(iroh_gossip::ALPN, gossip);
+            }
+            live.router = Some(router.spawn());
+        }
+        live
+    }
+}

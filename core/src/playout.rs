@@ -1,0 +1,1272 @@
+//! Maps a publisher's timestamps to local time, for everything a viewer plays of one broadcast.
+//!
+//! The *transit* of a frame is its arrival on the local clock minus its timestamp on the
+//! publisher's clock: the delay of the path plus the unknown, huge and slowly changing difference
+//! (*skew*) of the two clocks. Queues only ever add to the delay, so the smallest transit seen
+//! lately is the best estimate of the clock difference. A frame is mapped to
+//! `timestamp + offset`, with `offset` following that minimum: the time at which the frame would
+//! have arrived had nothing held it up. The viewer's `latency` budget is *not* added here, sinks
+//! do that; it serves as the threshold beyond which a frame comes too late to be shown.
+//!
+//! What is assumed:
+//!
+//! * all tracks of the broadcast are stamped by one clock. They share one [`Playout`], so whatever
+//!   it does to the offset leaves them in sync with each other. The budget has to cover the
+//!   difference between the fastest track's delay and the slowest's, and the reordering of
+//!   B-frames, because the fastest frames alone decide;
+//! * the local clock is monotonic, and runs within some 0.1 % of the publisher's.
+//!
+//! The method is an old one: NTP's clock filter trusts the sample with the smallest delay
+//! (RFC 5905, section 10), and Fober, Orlarey and Letz ("Real Time Clock Skew Estimation over
+//! Network Delays", GRAME 2005) recover a media clock from the minimum over a sliding window, as
+//! RTP receivers do. The jitter statistic is that of RFC 3550, section 6.4.1.
+
+use std::time::Duration;
+
+const MS: i64 = 1_000_000;
+
+/// Acquisition is over when the minimum has not fallen for this long: about one audio frame.
+const QUIET: u64 = 20 * MS as u64;
+/// The same once a backlog is seen to drain. On a far path it comes in flights a round trip apart.
+const QUIET_BURST: u64 = 80 * MS as u64;
+/// A fall of the minimum beyond this shows a backlog being drained.
+const BURST: i64 = 50 * MS;
+/// Acquisition is over after this in any case: nobody waits longer for the first picture.
+const SETTLE_MAX: u64 = 300 * MS as u64;
+/// A fall of the minimum below this is not worth waiting for.
+const EPSILON: i64 = 5 * MS;
+
+/// The window of the minimum is `BUCKETS * BUCKET` = 4 s: longer than the common disturbances
+/// (a Wi-Fi scan, a retransmission timeout), so that some frame in it got through unhindered, and
+/// short enough that a skew of 500 ppm makes the minimum 2 ms old at most.
+const BUCKETS: usize = 8;
+const BUCKET: u64 = 500 * MS as u64;
+/// The offset changes by 1/200 of the media time that passes (0.5 %, 5 ms per second): ten times
+/// any plausible skew, and too little to be heard.
+const SLEW: i64 = 200;
+/// Upwards, errors below this are corrected in proportion: a window that happened to have no fast
+/// frame then hardly counts, while a skew still does (500 ppm lag by 5 ms). Downwards there is no
+/// such doubt.
+const SLEW_FULL: i64 = 50 * MS;
+/// The most media time credited to one frame, so that a gap does not become a jump.
+const SLEW_GAP: i64 = 1000 * MS;
+
+/// Frames earlier than this make the offset step down instead of slewing. Of what is left to
+/// the slew, at most 15 ms remain after 3 s: half a frame of video.
+const EARLY: i64 = 30 * MS;
+/// The least lateness that makes the offset step up, however small the budget is: just above
+/// one frame of video and the usual tolerance of sinks.
+const LATE_MIN: i64 = 40 * MS;
+/// Every frame has to be too late for this long, and for [`CONFIRM_FRAMES`], before a step up. The
+/// picture stands still meanwhile; but a stall that ends within it needs no step.
+const CONFIRM: u64 = 1000 * MS as u64;
+const CONFIRM_FRAMES: u32 = 10;
+/// Time without any frame proves nothing about the delay: more than this per frame is not counted.
+const CONFIRM_GAP: u64 = 250 * MS as u64;
+/// While the minimum of the late frames still falls by this, a backlog drains: not a new delay.
+const DRAIN: i64 = 50 * MS;
+/// Frames this early, or back in their track by this and as late, belong to another timeline.
+const JUMP: i64 = 2000 * MS;
+
+/// The tracks remembered; the oldest is forgotten. This bounds the memory, not the broadcast.
+const TRACKS: usize = 32;
+
+/// What an observed frame did to the mapping.
+#[must_use = "sinks have to be told of a discontinuity"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing, or a slew too slow to notice: mapped time is continuous.
+    Steady,
+    /// The delay of the path changed and the offset stepped; the observed frame and all after it,
+    /// of every track, are mapped anew. The next buffer of each track is a discontinuity.
+    Stepped {
+        /// The change of the offset in nanoseconds: positive when latency was added.
+        by: i64,
+    },
+    /// The publisher's timeline jumped. What was known is void, and acquisition begins again with
+    /// the observed frame. The next buffer of each track is a discontinuity.
+    Reanchored,
+}
+
+/// The one timeline of a broadcast: see the [module documentation](self).
+///
+/// For every frame, [`observe`](Self::observe) it, hold it until [`acquired`](Self::acquired),
+/// then [`map`](Self::map) its timestamp. The first buffer after each acquisition is a
+/// discontinuity, as is what an [`Event`] says to be one.
+#[derive(Clone, Debug)]
+pub struct Playout {
+    latency: i64,
+    phase: Phase,
+    /// The offset before a reconnection, until the new transits confirm or refute it.
+    prior: Option<i64>,
+    offset: i64,
+    window: Window,
+    /// Frames are early beyond [`EARLY`]: waits for the minimum, so as to step down once.
+    early: Option<Settle>,
+    /// All frames are too late: waits for the confirmation of a step up.
+    late: Option<LateRun>,
+    /// The highest timestamp: its advance is the media time the slew rate refers to. Referring to
+    /// media time makes mapped time monotonic wherever timestamps are.
+    head: i64,
+    tracks: Vec<Track>,
+    jitter: i64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Waiting,
+    Acquiring(Settle),
+    Steady,
+}
+
+#[derive(Clone, Debug)]
+struct Track {
+    id: u32,
+    highest: i64,
+    /// The transit of the frame with the highest timestamp.
+    transit: i64,
+}
+
+impl Playout {
+    /// A timeline that has seen no frame yet, for sinks with this latency budget.
+    pub fn new(latency: Duration) -> Self {
+        let mut playout = Self {
+            latency: 0,
+            phase: Phase::Waiting,
+            prior: None,
+            offset: 0,
+            window: Window::default(),
+            early: None,
+            late: None,
+            head: 0,
+            tracks: Vec::new(),
+            jitter: 0,
+        };
+        playout.set_latency(latency);
+        playout
+    }
+
+    /// Sets the latency budget, at any time. It does not move the offset: the source has to post
+    /// its new latency for the sinks to apply.
+    pub fn set_latency(&mut self, latency: Duration) {
+        self.latency = i64::try_from(latency.as_nanos()).unwrap_or(i64::MAX);
+    }
+
+    /// Takes note of a frame, in decode order within its track.
+    ///
+    /// `track` is any number for one subscription to one track. Subscribing again starts with a
+    /// key frame that may be seconds old, so it takes a new number. `timestamp` is in nanoseconds
+    /// of the publisher's clock, `arrival` in nanoseconds of the local clock.
+    ///
+    /// While acquiring, the offset follows the minimum freely, without an event.
+    pub fn observe(&mut self, track: u32, timestamp: u64, arrival: u64) -> Event {
+        let timestamp = clamp(timestamp);
+        let transit = transit(timestamp, arrival);
+        let rewound = self.record(track, timestamp, transit);
+        self.conclude(arrival);
+
+        if let Some(prior) = self.prior
+            && transit <= prior.saturating_add(self.tolerance())
+        {
+            // One frame on time is proof that the old offset still holds.
+            self.prior = None;
+            self.phase = Phase::Steady;
+            self.restart(prior, timestamp, arrival);
+        }
+
+        let late = transit.saturating_sub(self.offset);
+        match self.phase {
+            Phase::Waiting => {
+                self.acquire(transit, timestamp, arrival);
+                return Event::Steady;
+            }
+            // A backlog, however old, goes on where its track was; only another timeline goes
+            // back. Without going back, lateness is a matter for the confirmation of a step.
+            Phase::Acquiring(_) | Phase::Steady if rewound && late > JUMP => {
+                return self.reanchor(track, timestamp, arrival);
+            }
+            Phase::Steady if late < -JUMP => return self.reanchor(track, timestamp, arrival),
+            Phase::Acquiring(_) | Phase::Steady => {}
+        }
+
+        self.window.push(transit, arrival);
+        // Neither is negative, so the difference cannot overflow.
+        let advance = (timestamp - self.head).clamp(0, SLEW_GAP);
+        self.head = self.head.max(timestamp);
+        if let Phase::Acquiring(settle) = &mut self.phase {
+            settle.push(transit, arrival);
+            self.offset = settle.min;
+            return Event::Steady;
+        }
+
+        let step = self
+            .step_down(transit, arrival)
+            .or_else(|| self.step_up(transit, arrival));
+        if let Some(offset) = step {
+            let by = offset.saturating_sub(self.offset);
+            self.restart(offset, timestamp, arrival);
+            return Event::Stepped { by };
+        }
+        self.slew(advance);
+        Event::Steady
+    }
+
+    /// The local time in nanoseconds, negative if before the clock's zero, at which the frame with
+    /// this timestamp counts as having been on time. Sinks add the latency budget to it.
+    pub fn map(&self, timestamp: u64) -> i64 {
+        clamp(timestamp).saturating_add(self.offset)
+    }
+
+    /// Whether the offset can be relied on at local time `now` (nanoseconds): there was a frame,
+    /// and the backlog that a viewer who joins late gets first has been received, or has taken too
+    /// long to be waited for.
+    ///
+    /// This becomes true by the passing of time: 20 ms after a fresh frame, at most 300 ms after
+    /// the first one.
+    pub fn acquired(&self, now: u64) -> bool {
+        match &self.phase {
+            Phase::Waiting => false,
+            Phase::Acquiring(settle) => settle.done(now),
+            Phase::Steady => true,
+        }
+    }
+
+    /// Says that the connection was lost and is there again, at local time `now` (nanoseconds).
+    ///
+    /// The offset stays if the new transits agree with it within the budget: at once with the
+    /// first frame on time. If there is none within 300 ms, the offset is acquired anew.
+    pub fn reconnected(&mut self, now: u64) {
+        self.conclude(now);
+        if matches!(self.phase, Phase::Steady) {
+            self.prior = Some(self.offset);
+        }
+        self.phase = Phase::Waiting;
+        self.early = None;
+        self.late = None;
+        self.tracks.clear();
+    }
+
+    /// Local time minus the publisher's time, in nanoseconds, as now applied by [`map`](Self::map).
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// How much later than on time a frame arrived, in nanoseconds, negative if earlier. Beyond
+    /// the latency budget it is too late for a synchronised sink.
+    pub fn lateness(&self, timestamp: u64, arrival: u64) -> i64 {
+        transit(clamp(timestamp), arrival).saturating_sub(self.offset)
+    }
+
+    /// The interarrival jitter of RFC 3550, section 6.4.1: the smoothed difference of the transits
+    /// of successive frames of a track. Reordered frames (B-frames) and jumps do not count.
+    pub fn jitter(&self) -> Duration {
+        Duration::from_nanos(self.jitter.unsigned_abs())
+    }
+
+    /// The lateness in nanoseconds beyond which frames are lost to the viewer.
+    fn tolerance(&self) -> i64 {
+        self.latency.max(LATE_MIN)
+    }
+
+    /// Updates the track and the jitter, and returns whether the track went back.
+    fn record(&mut self, id: u32, timestamp: i64, transit: i64) -> bool {
+        let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
+            if self.tracks.len() >= TRACKS {
+                self.tracks.remove(0);
+            }
+            self.tracks.push(Track {
+                id,
+                highest: timestamp,
+                transit,
+            });
+            return false;
+        };
+        if timestamp <= track.highest {
+            return track.highest - timestamp > JUMP;
+        }
+        let difference = transit.saturating_sub(track.transit).saturating_abs();
+        if difference <= JUMP {
+            self.jitter += (difference - self.jitter) / 16;
+        }
+        track.highest = timestamp;
+        track.transit = transit;
+        false
+    }
+
+    /// Ends the acquisition if its time is over.
+    fn conclude(&mut self, now: u64) {
+        if matches!(&self.phase, Phase::Acquiring(settle) if settle.done(now)) {
+            self.phase = Phase::Steady;
+            self.prior = None;
+        }
+    }
+
+    fn acquire(&mut self, transit: i64, timestamp: i64, arrival: u64) {
+        // With an offset that may still hold, a backlog gets all the time there is.
+        let quiet = if self.prior.is_some() {
+            SETTLE_MAX
+        } else {
+            QUIET
+        };
+        self.phase = Phase::Acquiring(Settle::new(transit, arrival, quiet));
+        self.restart(transit, timestamp, arrival);
+    }
+
+    fn reanchor(&mut self, track: u32, timestamp: i64, arrival: u64) -> Event {
+        let transit = transit(timestamp, arrival);
+        self.prior = None;
+        self.tracks.clear();
+        self.record(track, timestamp, transit);
+        self.acquire(transit, timestamp, arrival);
+        Event::Reanchored
+    }
+
+    /// Sets the offset and forgets the transits that led to the one before.
+    fn restart(&mut self, offset: i64, timestamp: i64, arrival: u64) {
+        self.offset = offset;
+        self.window = Window::default();
+        self.window.push(offset, arrival);
+        self.head = timestamp;
+        self.early = None;
+        self.late = None;
+    }
+
+    /// The offset to step down to, if any.
+    ///
+    /// A frame cannot be early by accident, so there is nothing to confirm, and one discontinuity
+    /// now is better than a latency that stays up for a minute. Only the end of a draining backlog
+    /// is awaited, so that it makes one step instead of one per frame; being early, the frames are
+    /// shown all the same.
+    fn step_down(&mut self, transit: i64, arrival: u64) -> Option<i64> {
+        if self.early.is_none() && transit.saturating_sub(self.offset) >= -EARLY {
+            return None;
+        }
+        let settle = self
+            .early
+            .get_or_insert_with(|| Settle::new(transit, arrival, QUIET));
+        settle.push(transit, arrival);
+        settle.done(arrival).then_some(settle.min)
+    }
+
+    /// The offset to step up to, if any: when every frame comes too late to be shown, a slew would
+    /// freeze the picture for minutes.
+    fn step_up(&mut self, transit: i64, arrival: u64) -> Option<i64> {
+        if transit.saturating_sub(self.offset) <= self.tolerance() {
+            self.late = None;
+            return None;
+        }
+        let run = self
+            .late
+            .get_or_insert_with(|| LateRun::new(transit, arrival));
+        run.push(transit, arrival);
+        run.confirmed().then_some(run.min)
+    }
+
+    /// Moves the offset towards the window's minimum, by what `advance` of media time allows.
+    fn slew(&mut self, advance: i64) {
+        let error = self.window.min().saturating_sub(self.offset);
+        // Beyond the tolerance it is either a backlog or a matter for a step.
+        if error <= self.tolerance() {
+            let limit = advance / SLEW;
+            let rise = error.min(SLEW_FULL).max(0) * limit / SLEW_FULL;
+            self.offset = self.offset.saturating_add(error.clamp(-limit, rise));
+        }
+    }
+}
+
+/// Nanoseconds as a signed number. What does not fit is no time but garbage.
+fn clamp(nanoseconds: u64) -> i64 {
+    i64::try_from(nanoseconds).unwrap_or(i64::MAX)
+}
+
+/// The difference of two numbers that are not negative: it cannot overflow.
+fn transit(timestamp: i64, arrival: u64) -> i64 {
+    clamp(arrival) - timestamp
+}
+
+/// The minimum of the transits in the last [`BUCKETS`] stretches of time that had any frames. An
+/// outage therefore leaves it as it was: what follows is a backlog and tells nothing.
+#[derive(Clone, Debug)]
+struct Window {
+    minima: [i64; BUCKETS],
+    current: usize,
+    since: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            minima: [i64::MAX; BUCKETS],
+            current: 0,
+            since: 0,
+        }
+    }
+}
+
+impl Window {
+    fn push(&mut self, transit: i64, arrival: u64) {
+        // The absolute difference, here and below, recovers from a clock that was wrong once.
+        if arrival.abs_diff(self.since) >= BUCKET {
+            self.current = (self.current + 1) % BUCKETS;
+            self.minima[self.current] = i64::MAX;
+            self.since = arrival;
+        }
+        self.minima[self.current] = self.minima[self.current].min(transit);
+    }
+
+    fn min(&self) -> i64 {
+        self.minima.into_iter().min().unwrap_or(i64::MAX)
+    }
+}
+
+/// Waits for a falling minimum to settle.
+#[derive(Clone, Debug)]
+struct Settle {
+    since: u64,
+    first: i64,
+    min: i64,
+    /// The minimum when it last fell noticeably, and when that was.
+    mark: i64,
+    fell: u64,
+    quiet: u64,
+}
+
+impl Settle {
+    fn new(transit: i64, arrival: u64, quiet: u64) -> Self {
+        Self {
+            since: arrival,
+            first: transit,
+            min: transit,
+            mark: transit,
+            fell: arrival,
+            quiet,
+        }
+    }
+
+    fn push(&mut self, transit: i64, arrival: u64) {
+        self.min = self.min.min(transit);
+        if self.mark.saturating_sub(self.min) > EPSILON {
+            self.mark = self.min;
+            self.fell = arrival;
+        }
+        if self.first.saturating_sub(self.min) > BURST {
+            self.quiet = self.quiet.max(QUIET_BURST);
+        }
+    }
+
+    fn done(&self, now: u64) -> bool {
+        now.abs_diff(self.fell) >= self.quiet || now.abs_diff(self.since) >= SETTLE_MAX
+    }
+}
+
+/// A run of frames that are all too late.
+#[derive(Clone, Debug)]
+struct LateRun {
+    min: i64,
+    /// The minimum when it last fell by [`DRAIN`]; what follows counts from there.
+    mark: i64,
+    last: u64,
+    time: u64,
+    frames: u32,
+}
+
+impl LateRun {
+    fn new(transit: i64, arrival: u64) -> Self {
+        Self {
+            min: transit,
+            mark: transit,
+            last: arrival,
+            time: 0,
+            frames: 0,
+        }
+    }
+
+    fn push(&mut self, transit: i64, arrival: u64) {
+        self.min = self.min.min(transit);
+        self.time = self
+            .time
+            .saturating_add(arrival.abs_diff(self.last).min(CONFIRM_GAP));
+        self.frames = self.frames.saturating_add(1);
+        self.last = arrival;
+        if self.mark.saturating_sub(self.min) > DRAIN {
+            *self = Self {
+                mark: self.min,
+                time: 0,
+                frames: 0,
+                ..*self
+            };
+        }
+    }
+
+    fn confirmed(&self) -> bool {
+        self.time >= CONFIRM && self.frames >= CONFIRM_FRAMES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The publisher's time when the viewer's clock shows [`LOCAL`].
+    const EPOCH: i64 = 1_800_000_000_000 * MS;
+    const LOCAL: i64 = 60_000 * MS;
+    const SEC: i64 = 1000 * MS;
+    const AUDIO: u32 = 0;
+    const VIDEO: u32 = 1;
+    const AUDIO_PERIOD: i64 = 20 * MS;
+    const VIDEO_PERIOD: i64 = 33 * MS;
+    const BUDGET: Duration = Duration::from_millis(200);
+
+    /// A frame by the time since the start at which it was stamped and the delay it then met.
+    #[derive(Clone, Copy)]
+    struct Frame {
+        track: u32,
+        timestamp: i64,
+        arrival: i64,
+    }
+
+    /// A track's frames from `from` to `to`, each delayed by `delay(time)` and never overtaking.
+    fn track(
+        track: u32,
+        period: i64,
+        (from, to): (i64, i64),
+        mut delay: impl FnMut(i64) -> i64,
+    ) -> Vec<Frame> {
+        let mut last = i64::MIN;
+        (0..)
+            .map(|n| from + n * period)
+            .take_while(|time| *time < to)
+            .map(|time| {
+                last = last.max(time + delay(time));
+                Frame {
+                    track,
+                    timestamp: time,
+                    arrival: last,
+                }
+            })
+            .collect()
+    }
+
+    /// Audio and video on the same path.
+    fn both(range: (i64, i64), mut delay: impl FnMut(i64) -> i64) -> Vec<Frame> {
+        let mut frames = track(AUDIO, AUDIO_PERIOD, range, &mut delay);
+        frames.extend(track(VIDEO, VIDEO_PERIOD, range, &mut delay));
+        frames.sort_by_key(|frame| frame.arrival);
+        frames
+    }
+
+    fn steady(delay: i64) -> impl FnMut(i64) -> i64 {
+        move |_| delay
+    }
+
+    /// No delay but for the time between `from` and `to`, at the end of which all that was held
+    /// up comes at `speed` times real time.
+    fn blackout(from: i64, to: i64, speed: i64) -> impl FnMut(i64) -> i64 {
+        move |time| {
+            if time < from {
+                0
+            } else {
+                (to + (time - from) / speed - time).max(0)
+            }
+        }
+    }
+
+    struct Viewer {
+        playout: Playout,
+        /// Added to the publisher's timestamps: what another timeline of his looks like.
+        shift: i64,
+        events: Vec<(i64, Event)>,
+        /// The arrival and the latency after each frame.
+        latencies: Vec<(i64, i64)>,
+    }
+
+    impl Viewer {
+        fn new(latency: Duration) -> Self {
+            Self {
+                playout: Playout::new(latency),
+                shift: 0,
+                events: Vec::new(),
+                latencies: Vec::new(),
+            }
+        }
+
+        /// One that has watched ten seconds of a path with delay 0.
+        fn settled(latency: Duration) -> Self {
+            let mut viewer = Self::new(latency);
+            viewer.watch(&both((-10 * SEC, 0), steady(0)));
+            assert_eq!((viewer.latency(), viewer.events.len()), (0, 0));
+            viewer
+        }
+
+        fn observe(&mut self, frame: Frame) -> Event {
+            let timestamp = self.timestamp(frame.timestamp);
+            let event = self
+                .playout
+                .observe(frame.track, timestamp, local(frame.arrival));
+            if event != Event::Steady {
+                self.events.push((frame.arrival, event));
+            }
+            self.latencies.push((frame.arrival, self.latency()));
+            event
+        }
+
+        fn watch(&mut self, frames: &[Frame]) {
+            for frame in frames {
+                let _ = self.observe(*frame);
+            }
+        }
+
+        fn timestamp(&self, time: i64) -> u64 {
+            (EPOCH + self.shift + time) as u64
+        }
+
+        /// What the mapping adds to the time at which a frame was stamped.
+        fn latency(&self) -> i64 {
+            self.playout.offset() + EPOCH + self.shift - LOCAL
+        }
+
+        /// The extremes of the latency from arrival time `from` on.
+        fn range_since(&self, from: i64) -> (i64, i64) {
+            let since = || {
+                self.latencies
+                    .iter()
+                    .filter(|(at, _)| *at >= from)
+                    .map(|(_, l)| *l)
+            };
+            (since().min().unwrap(), since().max().unwrap())
+        }
+
+        #[track_caller]
+        fn assert_latency(&self, from: i64, min: i64, max: i64) {
+            let range = self.range_since(from);
+            assert!(
+                range.0 >= min && range.1 <= max,
+                "{range:?} outside of {:?}",
+                (min, max)
+            );
+        }
+
+        #[track_caller]
+        fn assert_no_event(&self) {
+            assert_eq!(self.events, []);
+        }
+    }
+
+    fn local(time: i64) -> u64 {
+        (LOCAL + time) as u64
+    }
+
+    /// A small generator of pseudo-random numbers (splitmix64): every run is the same.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn below(&mut self, limit: i64) -> i64 {
+            (self.next() % limit as u64) as i64
+        }
+    }
+
+    // Acquisition.
+
+    #[test]
+    fn late_join_ends_at_the_smallest_transit() {
+        let mut viewer = Viewer::new(BUDGET);
+        // Four seconds of video in 40 ms, then real time with a delay of 30 ms.
+        let frames = track(
+            VIDEO,
+            VIDEO_PERIOD,
+            (-4 * SEC, 2 * SEC),
+            blackout(-4 * SEC, 0, 100),
+        );
+        assert!(!viewer.playout.acquired(local(0)));
+        for frame in &frames {
+            let _ = viewer.observe(*frame);
+            if frame.arrival < 40 * MS {
+                assert!(!viewer.playout.acquired(local(frame.arrival)));
+            }
+        }
+        assert!(viewer.playout.acquired(local(2 * SEC)));
+        viewer.assert_no_event();
+        viewer.assert_latency(150 * MS, 0, 0);
+    }
+
+    #[test]
+    fn late_join_is_acquired_soon_after_the_burst() {
+        let mut viewer = Viewer::new(BUDGET);
+        let burst = blackout(-4 * SEC, 0, 100);
+        let frames = track(VIDEO, VIDEO_PERIOD, (-4 * SEC, 2 * SEC), burst);
+        let acquired = frames.iter().find(|frame| {
+            let _ = viewer.observe(**frame);
+            viewer.playout.acquired(local(frame.arrival))
+        });
+        let acquired = acquired.unwrap().arrival;
+        assert!(acquired <= 160 * MS, "{acquired}");
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    #[test]
+    fn late_join_with_live_audio_is_acquired_by_the_audio() {
+        let mut viewer = Viewer::new(BUDGET);
+        let mut frames = track(AUDIO, AUDIO_PERIOD, (0, 2 * SEC), steady(5 * MS));
+        frames.extend(track(VIDEO, VIDEO_PERIOD, (-3 * SEC, 2 * SEC), |time| {
+            blackout(-3 * SEC, 10 * MS, 10)(time).max(5 * MS)
+        }));
+        frames.sort_by_key(|frame| frame.arrival);
+        viewer.watch(&frames);
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 5 * MS, 5 * MS);
+    }
+
+    #[test]
+    fn live_edge_join_is_acquired_in_20_ms() {
+        let mut viewer = Viewer::new(BUDGET);
+        let _ = viewer.observe(Frame {
+            track: VIDEO,
+            timestamp: 0,
+            arrival: 7 * MS,
+        });
+        assert!(!viewer.playout.acquired(local(26 * MS)));
+        assert!(viewer.playout.acquired(local(27 * MS)));
+        assert_eq!(viewer.playout.map(viewer.timestamp(0)), LOCAL + 7 * MS);
+    }
+
+    #[test]
+    fn acquisition_is_bounded_on_a_slow_link_and_latency_comes_down_after_it() {
+        for speed in [2, 3, 5] {
+            let mut viewer = Viewer::new(BUDGET);
+            let slow = blackout(-5 * SEC, 0, speed);
+            let frames = track(VIDEO, VIDEO_PERIOD, (-5 * SEC, 20 * SEC), slow);
+            let acquired = frames.iter().find(|frame| {
+                let _ = viewer.observe(**frame);
+                viewer.playout.acquired(local(frame.arrival))
+            });
+            assert!(acquired.unwrap().arrival <= 333 * MS);
+            let rest = frames
+                .iter()
+                .copied()
+                .filter(|frame| frame.arrival > 333 * MS);
+            viewer.watch(&rest.collect::<Vec<_>>());
+            // The backlog is gone when the link has caught up with real time.
+            let caught_up = 5 * SEC / (speed - 1);
+            viewer.assert_latency(caught_up + 500 * MS, 0, 15 * MS);
+            viewer.assert_latency(caught_up + 3 * SEC, 0, 2 * MS);
+            assert!(
+                viewer
+                    .events
+                    .iter()
+                    .all(|(at, _)| *at <= caught_up + 500 * MS)
+            );
+        }
+    }
+
+    #[test]
+    fn burst_in_flights_a_round_trip_apart_is_one_acquisition() {
+        let mut viewer = Viewer::new(BUDGET);
+        // Flights of 1, 1.2 and 1.8 s, 60 ms apart, the first of them in 15 ms.
+        let frames = track(VIDEO, VIDEO_PERIOD, (-4 * SEC, 2 * SEC), |time| {
+            let sent = match time + 4 * SEC {
+                0..1_000_000_000 => (time + 4 * SEC) / 66,
+                1_000_000_000..2_200_000_000 => 60 * MS,
+                _ => 120 * MS,
+            };
+            (sent - time).max(0)
+        });
+        for frame in &frames {
+            let _ = viewer.observe(*frame);
+            let acquired = viewer.playout.acquired(local(frame.arrival));
+            assert_eq!(acquired, frame.arrival > 200 * MS, "at {}", frame.arrival);
+        }
+        viewer.assert_no_event();
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    // Steady state.
+
+    #[test]
+    fn skew_is_followed_by_a_slow_slew() {
+        for ppm in [-1000, -500, 500, 1000] {
+            let mut viewer = Viewer::new(BUDGET);
+            let mut random = Random(1);
+            let skew = |time: i64| time * ppm / 1_000_000;
+            let frames = both((0, 600 * SEC), |time| skew(time) + random.below(30 * MS));
+            let (mut head, mut before) = (0, 0);
+            for frame in &frames {
+                assert_eq!(viewer.observe(*frame), Event::Steady);
+                let error = viewer.latency() - skew(frame.timestamp);
+                if frame.arrival > 5 * SEC {
+                    assert!(
+                        error.abs() < 7 * MS,
+                        "{ppm} ppm: {error} at {}",
+                        frame.arrival
+                    );
+                    let advance = (frame.timestamp - head).max(0);
+                    assert!((viewer.latency() - before).abs() <= advance / 200);
+                }
+                (head, before) = (head.max(frame.timestamp), viewer.latency());
+            }
+        }
+    }
+
+    #[test]
+    fn mapped_time_is_monotonic_where_timestamps_are() {
+        let mut viewer = Viewer::new(BUDGET);
+        let mut random = Random(2);
+        // The delay wanders within the budget, some frames come in lumps, some timestamps repeat.
+        let mut frames = track(VIDEO, 7 * MS, (0, 300 * SEC), |time| {
+            let wave = (time / SEC % 20 - 10).abs() * 2 * MS;
+            wave + random.below(20 * MS)
+        });
+        for pair in (1..frames.len()).step_by(5) {
+            frames[pair].timestamp = frames[pair - 1].timestamp;
+        }
+        let mut last = i64::MIN;
+        for frame in frames.iter().skip(100) {
+            assert_eq!(viewer.observe(*frame), Event::Steady);
+            let mapped = viewer.playout.map(viewer.timestamp(frame.timestamp));
+            assert!(mapped >= last);
+            last = mapped;
+        }
+    }
+
+    #[test]
+    fn an_hour_of_jitter_ends_where_it_began() {
+        let mut random = Random(3);
+        let jitter = both((0, 3600 * SEC), |_| random.below(100 * MS));
+        // Frames of a track do not overtake, so this alone is mild: also each on its own stream.
+        let mut random = Random(4);
+        let mut reordered = both((0, 3600 * SEC), steady(0));
+        for frame in &mut reordered {
+            frame.arrival += random.below(100 * MS);
+        }
+        reordered.sort_by_key(|frame| frame.arrival);
+        for frames in [jitter, reordered] {
+            let mut viewer = Viewer::new(BUDGET);
+            viewer.watch(&frames);
+            // The first seconds may step down from a first frame that was hindered.
+            assert!(viewer.events.iter().all(|(at, _)| *at < SEC));
+            viewer.assert_latency(10 * SEC, 0, 8 * MS);
+            assert!(viewer.latency() < 4 * MS);
+        }
+    }
+
+    #[test]
+    fn an_hour_of_spikes_and_stalls_ends_where_it_began() {
+        let mut random = Random(5);
+        let mut stall_end = 0;
+        let frames = both((0, 3600 * SEC), |time| {
+            if random.below(1500) == 0 {
+                stall_end = time + 500 * MS;
+            }
+            // A tail like 1/x: a median of 4 ms, one frame in a hundred beyond 190 ms.
+            let tail = 2 * MS * 1000 / (1 + random.below(1000));
+            (stall_end - time).max(tail.min(2 * SEC) - 2 * MS)
+        });
+        let mut viewer = Viewer::new(BUDGET);
+        viewer.watch(&frames);
+        viewer.assert_no_event();
+        viewer.assert_latency(5 * SEC, 0, 5 * MS);
+        assert!(viewer.latency() < 2 * MS);
+    }
+
+    // Changes of the path's delay.
+
+    #[test]
+    fn delay_beyond_the_budget_steps_up_and_comes_back_down() {
+        for budget in [0, 50, 100, 200, 280] {
+            let mut viewer = Viewer::settled(Duration::from_millis(budget));
+            let mut random = Random(6);
+            viewer.watch(&both((0, 60 * SEC), |_| 300 * MS + random.below(20 * MS)));
+            let [(at, Event::Stepped { by })] = viewer.events[..] else {
+                panic!("{:?}", viewer.events);
+            };
+            assert!(at < 1500 * MS, "{at}");
+            assert!((300 * MS..310 * MS).contains(&by), "{by}");
+            viewer.assert_latency(at, 295 * MS, 310 * MS);
+
+            viewer.watch(&both((60 * SEC, 120 * SEC), |_| random.below(20 * MS)));
+            assert!(matches!(viewer.events[1..], [(_, Event::Stepped { by })] if by < -280 * MS));
+            viewer.assert_latency(61 * SEC, 0, 10 * MS);
+        }
+    }
+
+    #[test]
+    fn delay_within_the_budget_is_followed_by_a_slew_and_comes_back_in_3_s() {
+        for rise in [20 * MS, 60 * MS, 150 * MS] {
+            let mut viewer = Viewer::settled(BUDGET);
+            viewer.watch(&both((0, 60 * SEC), steady(rise)));
+            viewer.assert_no_event();
+            viewer.assert_latency(rise / 5 * 1000 + 5 * SEC, rise - MS, rise);
+
+            viewer.watch(&both((60 * SEC, 70 * SEC), steady(0)));
+            assert!(viewer.events.len() <= 1);
+            viewer.assert_latency(63 * SEC + rise, 0, 16 * MS);
+            viewer.assert_latency(67 * SEC, 0, 0);
+        }
+    }
+
+    #[test]
+    fn a_slow_stream_steps_up_too() {
+        let mut viewer = Viewer::new(BUDGET);
+        let slow = |range, delay| track(VIDEO, 200 * MS, range, steady(delay));
+        viewer.watch(&slow((-5 * SEC, 0), 0));
+        viewer.watch(&slow((0, 10 * SEC), 300 * MS));
+        assert!(matches!(viewer.events[..], [(at, Event::Stepped { .. })] if at < 3 * SEC));
+        assert_eq!(viewer.latency(), 300 * MS);
+    }
+
+    #[test]
+    fn blackout_leaves_latency_as_it_was() {
+        for length in [500 * MS, 1500 * MS, 5 * SEC, 20 * SEC, 300 * SEC] {
+            for speed in [2, 5, 1000] {
+                let mut viewer = Viewer::settled(BUDGET);
+                viewer.watch(&both((0, 1000 * SEC), blackout(0, length, speed)));
+                viewer.assert_no_event();
+                // A link of twice the bit rate drains for as long as the blackout was.
+                viewer.assert_latency(-SEC, 0, MS);
+                viewer.assert_latency(990 * SEC, 0, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn blackout_that_loses_frames_leaves_latency_as_it_was() {
+        let mut viewer = Viewer::settled(BUDGET);
+        // Back with the key frame of a group that began 2 s ago.
+        viewer.watch(&both(
+            (18 * SEC, 60 * SEC),
+            blackout(18 * SEC, 20 * SEC, 50),
+        ));
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 0);
+    }
+
+    #[test]
+    fn stalls_in_a_row_are_no_new_delay() {
+        let mut viewer = Viewer::settled(BUDGET);
+        // For a minute all is held up, and let go once in 1.2 s.
+        viewer.watch(&both((0, 60 * SEC), |time| 1200 * MS - time % (1200 * MS)));
+        viewer.assert_no_event();
+        viewer.watch(&both((60 * SEC, 70 * SEC), steady(0)));
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 10 * MS);
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    #[test]
+    fn one_late_track_does_not_move_the_other() {
+        let mut viewer = Viewer::settled(BUDGET);
+        let mut frames = track(AUDIO, AUDIO_PERIOD, (0, 60 * SEC), steady(0));
+        frames.extend(track(VIDEO, VIDEO_PERIOD, (0, 60 * SEC), steady(SEC)));
+        frames.sort_by_key(|frame| frame.arrival);
+        viewer.watch(&frames);
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 0);
+    }
+
+    // Jumps of the publisher's timeline.
+
+    #[test]
+    fn jump_of_the_timeline_reanchors_with_its_first_frame() {
+        for jump in [
+            -1_000_000 * SEC,
+            -3600 * SEC,
+            -5 * SEC,
+            -3 * SEC,
+            3 * SEC,
+            3600 * SEC,
+        ] {
+            let mut viewer = Viewer::settled(BUDGET);
+            viewer.shift = jump;
+            viewer.watch(&both((0, 10 * SEC), steady(0)));
+            assert_eq!(viewer.events, [(0, Event::Reanchored)]);
+            viewer.assert_latency(0, 0, 0);
+        }
+    }
+
+    #[test]
+    fn reanchoring_acquires_again() {
+        let mut viewer = Viewer::settled(BUDGET);
+        assert!(viewer.playout.acquired(local(0)));
+        viewer.shift = 3600 * SEC;
+        // The publisher's first frames on the new timeline are a backlog.
+        viewer.watch(&both(
+            (-2 * SEC, 10 * SEC),
+            blackout(-2 * SEC, 10 * MS, 100),
+        ));
+        assert_eq!(viewer.events, [(10 * MS, Event::Reanchored)]);
+        assert!(!viewer.playout.acquired(local(10 * MS)) || viewer.latency() == 0);
+        viewer.assert_latency(100 * MS, 0, 0);
+    }
+
+    #[test]
+    fn timeline_that_stood_still_steps_after_confirmation() {
+        let mut viewer = Viewer::settled(BUDGET);
+        // Ten seconds of pause that the timestamps do not count look like a blackout at first.
+        viewer.shift = -10 * SEC;
+        viewer.watch(&both((10 * SEC, 30 * SEC), steady(0)));
+        assert_eq!(viewer.events.len(), 1);
+        let (at, event) = viewer.events[0];
+        assert_eq!(event, Event::Stepped { by: 10 * SEC });
+        assert!(at <= 11_100 * MS);
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    #[test]
+    fn another_tracks_old_key_frame_is_no_jump() {
+        let mut viewer = Viewer::settled(BUDGET);
+        let mut frames = both((0, 10 * SEC), steady(0));
+        frames.extend(track(
+            7,
+            VIDEO_PERIOD,
+            (-5 * SEC, 10 * SEC),
+            blackout(-5 * SEC, SEC, 30),
+        ));
+        frames.sort_by_key(|frame| frame.arrival);
+        viewer.watch(&frames);
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 0);
+    }
+
+    #[test]
+    fn reordered_frames_are_no_jump() {
+        let mut viewer = Viewer::new(BUDGET);
+        // Decode order P B B, so a P frame's timestamp is 66 ms ahead of the next B frame's.
+        let frames = track(VIDEO, VIDEO_PERIOD, (0, 60 * SEC), steady(0));
+        for group in frames.chunks_exact(3) {
+            for (display, decode) in [(2, 0), (0, 1), (1, 2)] {
+                let arrival = group[decode].arrival + 66 * MS;
+                let _ = viewer.observe(Frame {
+                    arrival,
+                    ..group[display]
+                });
+            }
+        }
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 0);
+        assert_eq!(viewer.playout.jitter(), Duration::ZERO);
+    }
+
+    // Reconnection.
+
+    #[test]
+    fn reconnection_on_the_same_path_keeps_the_offset() {
+        for gop in [0, 500 * MS, 4 * SEC] {
+            let mut viewer = Viewer::settled(BUDGET);
+            viewer.playout.reconnected(local(8 * SEC));
+            assert!(!viewer.playout.acquired(local(9 * SEC)));
+            let frames = both(
+                (10 * SEC - gop, 20 * SEC),
+                blackout(10 * SEC - gop, 10 * SEC, 40),
+            );
+            for frame in &frames {
+                let _ = viewer.observe(*frame);
+                let now = local(frame.arrival);
+                let lateness = frame.arrival - frame.timestamp;
+                // Known as soon as a frame is on time.
+                assert!(lateness > 200 * MS || viewer.playout.acquired(now));
+            }
+            viewer.assert_no_event();
+            viewer.assert_latency(10_200 * MS, 0, 0);
+        }
+    }
+
+    #[test]
+    fn reconnection_within_the_budget_keeps_the_offset_and_slews() {
+        for delay in [-20 * MS, 100 * MS] {
+            let mut viewer = Viewer::settled(BUDGET);
+            viewer.playout.reconnected(local(9 * SEC));
+            viewer.watch(&both((10 * SEC, 11 * SEC), steady(delay)));
+            viewer.assert_no_event();
+            viewer.assert_latency(0, -5 * MS, 5 * MS);
+            viewer.watch(&both((11 * SEC, 60 * SEC), steady(delay)));
+            viewer.assert_no_event();
+            assert_eq!(viewer.latency(), delay);
+        }
+    }
+
+    #[test]
+    fn reconnection_on_another_path_acquires_again() {
+        for (delay, shift) in [(400 * MS, 0), (0, -3600 * SEC), (0, 3600 * SEC)] {
+            let mut viewer = Viewer::settled(BUDGET);
+            viewer.playout.reconnected(local(9 * SEC));
+            viewer.shift = shift;
+            viewer.watch(&both((10 * SEC, 30 * SEC), steady(delay)));
+            viewer.assert_latency(10_350 * MS, delay, delay);
+            assert!(viewer.playout.acquired(local(10_700 * MS)));
+        }
+    }
+
+    #[test]
+    fn reconnection_on_a_shorter_path_comes_down() {
+        let mut viewer = Viewer::settled(BUDGET);
+        viewer.playout.reconnected(local(9 * SEC));
+        viewer.watch(&both((10 * SEC, 30 * SEC), steady(-150 * MS)));
+        assert!(matches!(viewer.events[..], [(_, Event::Stepped { by })] if by == -150 * MS));
+        viewer.assert_latency(10_500 * MS, -150 * MS, -150 * MS);
+    }
+
+    #[test]
+    fn reconnections_in_a_row_keep_the_offset() {
+        let mut viewer = Viewer::settled(BUDGET);
+        for n in 0..100 {
+            let (from, to) = (n * 10 * SEC, (n * 10 + 8) * SEC);
+            viewer.playout.reconnected(local(from));
+            // Now and then the connection is lost again before a frame was on time.
+            let to = if n % 3 == 1 { from + 10 * MS } else { to };
+            viewer.watch(&both(
+                (from - 2 * SEC, to),
+                blackout(from - 2 * SEC, from, 20),
+            ));
+        }
+        viewer.assert_no_event();
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    #[test]
+    fn reconnection_before_the_first_frame_is_harmless() {
+        let mut viewer = Viewer::new(BUDGET);
+        viewer.playout.reconnected(local(0));
+        assert!(!viewer.playout.acquired(local(SEC)));
+        viewer.watch(&both((SEC, 2 * SEC), steady(0)));
+        viewer.assert_no_event();
+        assert_eq!(viewer.latency(), 0);
+    }
+
+    // The budget.
+
+    #[test]
+    fn a_smaller_budget_steps_where_the_larger_slewed() {
+        let mut viewer = Viewer::settled(Duration::from_millis(500));
+        viewer.watch(&both((0, 2 * SEC), steady(300 * MS)));
+        viewer.assert_no_event();
+        viewer.playout.set_latency(BUDGET);
+        viewer.watch(&both((2 * SEC, 4 * SEC), steady(300 * MS)));
+        assert!(matches!(viewer.events[..], [(_, Event::Stepped { .. })]));
+        assert_eq!(viewer.latency(), 300 * MS);
+    }
+
+    #[test]
+    fn no_budget_works_with_jitter() {
+        let mut viewer = Viewer::new(Duration::ZERO);
+        let mut random = Random(8);
+        viewer.watch(&both((0, 3600 * SEC), |_| random.below(50 * MS)));
+        assert!(viewer.events.iter().all(|(at, _)| *at < SEC));
+        viewer.assert_latency(10 * SEC, 0, 8 * MS);
+    }
+
+    // Statistics.
+
+    #[test]
+    fn lateness_is_relative_to_on_time() {
+        let viewer = Viewer::settled(BUDGET);
+        let timestamp = viewer.timestamp(SEC);
+        assert_eq!(viewer.playout.lateness(timestamp, local(SEC)), 0);
+        assert_eq!(
+            viewer.playout.lateness(timestamp, local(SEC + 70 * MS)),
+            70 * MS
+        );
+        assert_eq!(
+            viewer.playout.lateness(timestamp, local(SEC - 3 * MS)),
+            -3 * MS
+        );
+    }
+
+    #[test]
+    fn jitter_is_the_mean_difference_of_transits() {
+        let mut viewer = Viewer::settled(BUDGET);
+        assert_eq!(viewer.playout.jitter(), Duration::ZERO);
+        let mut odd = false;
+        viewer.watch(&track(AUDIO, AUDIO_PERIOD, (0, 10 * SEC), |_| {
+            odd = !odd;
+            if odd { 10 * MS } else { 0 }
+        }));
+        let jitter = viewer.playout.jitter().as_micros();
+        assert!((9_990..=10_000).contains(&jitter), "{jitter}");
+    }
+
+    // Garbage.
+
+    #[test]
+    fn no_value_panics() {
+        let values = [
+            0,
+            1,
+            EPOCH as u64,
+            i64::MAX as u64 - 1,
+            i64::MAX as u64,
+            i64::MAX as u64 + 1,
+            u64::MAX - 1,
+            u64::MAX,
+        ];
+        let mut random = Random(9);
+        let mut pick = || {
+            let n = random.next();
+            if n.is_multiple_of(3) {
+                random.next()
+            } else {
+                values[n as usize / 8 % values.len()]
+            }
+        };
+        for budget in [Duration::ZERO, BUDGET, Duration::MAX] {
+            let mut playout = Playout::new(budget);
+            for n in 0..200_000 {
+                let (timestamp, arrival) = (pick(), pick());
+                let _ = playout.observe((pick() % 40) as u32, timestamp, arrival);
+                let _ = playout.map(pick());
+                let _ = playout.acquired(pick());
+                let _ = playout.lateness(pick(), pick());
+                let _ = playout.jitter();
+                if n % 1000 == 0 {
+                    playout.reconnected(pick());
+                }
+                assert!(playout.tracks.len() <= TRACKS);
+            }
+        }
+    }
+
+    #[test]
+    fn one_bad_frame_does_no_lasting_harm() {
+        let mut clean = both((0, 20 * SEC), steady(0));
+        clean.retain(|frame| frame.track == VIDEO);
+        for bad in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX] {
+            for at in [0, 1, 100] {
+                for bad_arrival in [false, true] {
+                    let mut viewer = Viewer::new(BUDGET);
+                    for (n, frame) in clean.iter().enumerate() {
+                        if n == at {
+                            let (timestamp, arrival) = if bad_arrival {
+                                (viewer.timestamp(frame.timestamp), bad)
+                            } else {
+                                (bad, local(frame.arrival))
+                            };
+                            let _ = viewer.playout.observe(VIDEO, timestamp, arrival);
+                        }
+                        let _ = viewer.observe(*frame);
+                    }
+                    viewer.assert_latency(10 * SEC, 0, 0);
+                    assert!(viewer.playout.acquired(local(20 * SEC)));
+                    assert!(viewer.events.iter().all(|(at, _)| *at < 6 * SEC));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_goes_back_a_little_is_tolerated() {
+        let mut viewer = Viewer::settled(BUDGET);
+        let mut random = Random(10);
+        for mut frame in both((0, 600 * SEC), steady(10 * MS)) {
+            frame.arrival -= frame.arrival % (10 * MS) + random.below(2 * MS);
+            let _ = viewer.observe(frame);
+        }
+        viewer.assert_no_event();
+        viewer.assert_latency(0, -2 * MS, 10 * MS);
+    }
+}

@@ -1,0 +1,462 @@
+//! An iroh connection as a MoQ transport.
+//!
+//! `moq-net` drives its sessions through the *poll* traits of `web-transport-trait`. iroh hands out futures, so each
+//! operation that can wait keeps its future in a slot of the handle, where the next poll finds it again; streams are
+//! polled straight through. Payload crosses without a copy in both directions: a received chunk is QUIC's own
+//! [`Bytes`], and what is sent is the caller's.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes};
+use iroh::endpoint::{
+    Connection, ConnectionError, ReadError, RecvStream as QuicRecv, SendDatagramError,
+    SendStream as QuicSend, VarInt, WriteError,
+};
+use moq_lite::web_transport_trait::{Error, Stats, poll};
+
+type Slot<T> = Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>;
+
+/// Polls the future in `slot`, making it first if there is none, and empties the slot when it is done.
+fn poll_slot<T, F>(slot: &mut Slot<T>, cx: &mut Context<'_>, make: impl FnOnce() -> F) -> Poll<T>
+where
+    F: Future<Output = T> + Send + Sync + 'static,
+{
+    let future = slot.get_or_insert_with(|| Box::pin(make()));
+    let output = ready!(future.as_mut().poll(cx));
+    *slot = None;
+    Poll::Ready(output)
+}
+
+/// What can go wrong on the transport.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum QuicError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("the peer reset the stream with code {0}")]
+    Reset(u32),
+    #[error("the peer stopped the stream with code {0}")]
+    Stopped(u32),
+    #[error("the stream is closed")]
+    Closed,
+    #[error("datagram: {0}")]
+    Datagram(String),
+}
+
+/// MoQ codes are 32 bit; QUIC carries 62.
+fn narrow(code: VarInt) -> u32 {
+    u32::try_from(code.into_inner()).unwrap_or(u32::MAX)
+}
+
+impl Error for QuicError {
+    fn session_error(&self) -> Option<(u32, String)> {
+        match self {
+            Self::Connection(ConnectionError::ApplicationClosed(close)) => Some((
+                narrow(close.error_code),
+                String::from_utf8_lossy(&close.reason).into_owned(),
+            )),
+            _ => None,
+        }
+    }
+
+    fn stream_error(&self) -> Option<u32> {
+        match self {
+            Self::Reset(code) | Self::Stopped(code) => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+impl From<WriteError> for QuicError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stopped(code) => Self::Stopped(narrow(code)),
+            WriteError::ConnectionLost(error) => Self::Connection(error),
+            _ => Self::Closed,
+        }
+    }
+}
+
+impl From<ReadError> for QuicError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(code) => Self::Reset(narrow(code)),
+            ReadError::ConnectionLost(error) => Self::Connection(error),
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// One handle on a connection. A clone has pending operations of its own, as the poll contract asks.
+pub(crate) struct QuicSession {
+    connection: Connection,
+    alpn: Option<String>,
+    accept_uni: Slot<Result<QuicRecv, ConnectionError>>,
+    accept_bi: Slot<Result<(QuicSend, QuicRecv), ConnectionError>>,
+    open_uni: Slot<Result<QuicSend, ConnectionError>>,
+    open_bi: Slot<Result<(QuicSend, QuicRecv), ConnectionError>>,
+    datagram: Slot<Result<Bytes, ConnectionError>>,
+    closed: Slot<ConnectionError>,
+}
+
+impl QuicSession {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self {
+            alpn: String::from_utf8(connection.alpn().to_vec()).ok(),
+            connection,
+            accept_uni: None,
+            accept_bi: None,
+            open_uni: None,
+            open_bi: None,
+            datagram: None,
+            closed: None,
+        }
+    }
+}
+
+impl Clone for QuicSession {
+    fn clone(&self) -> Self {
+        Self::new(self.connection.clone())
+    }
+}
+
+impl poll::Session for QuicSession {
+    type SendStream = SendStream;
+    type RecvStream = RecvStream;
+    type Error = QuicError;
+
+    fn poll_accept_uni(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, QuicError>> {
+        let connection = &self.connection;
+        let stream = ready!(poll_slot(&mut self.accept_uni, cx, || {
+            let connection = connection.clone();
+            async move { connection.accept_uni().await }
+        }))?;
+        Poll::Ready(Ok(RecvStream(stream)))
+    }
+
+    fn poll_accept_bi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(SendStream, RecvStream), QuicError>> {
+        let connection = &self.connection;
+        let (send, recv) = ready!(poll_slot(&mut self.accept_bi, cx, || {
+            let connection = connection.clone();
+            async move { connection.accept_bi().await }
+        }))?;
+        Poll::Ready(Ok((SendStream::new(send), RecvStream(recv))))
+    }
+
+    fn poll_open_uni(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, QuicError>> {
+        let connection = &self.connection;
+        let stream = ready!(poll_slot(&mut self.open_uni, cx, || {
+            let connection = connection.clone();
+            async move { connection.open_uni().await }
+        }))?;
+        Poll::Ready(Ok(SendStream::new(stream)))
+    }
+
+    fn poll_open_bi(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(SendStream, RecvStream), QuicError>> {
+        let connection = &self.connection;
+        let (send, recv) = ready!(poll_slot(&mut self.open_bi, cx, || {
+            let connection = connection.clone();
+            async move { connection.open_bi().await }
+        }))?;
+        Poll::Ready(Ok((SendStream::new(send), RecvStream(recv))))
+    }
+
+    fn poll_send_datagram(
+        &mut self,
+        _cx: &mut Context<'_>,
+        payload: &[u8],
+    ) -> Poll<Result<(), QuicError>> {
+        let sent = self
+            .connection
+            .send_datagram(Bytes::copy_from_slice(payload));
+        Poll::Ready(sent.map_err(|error| match error {
+            SendDatagramError::ConnectionLost(error) => QuicError::Connection(error),
+            error => QuicError::Datagram(error.to_string()),
+        }))
+    }
+
+    fn poll_recv_datagram(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, QuicError>> {
+        let connection = &self.connection;
+        let datagram = ready!(poll_slot(&mut self.datagram, cx, || {
+            let connection = connection.clone();
+            async move { connection.read_datagram().await }
+        }))?;
+        Poll::Ready(Ok(datagram))
+    }
+
+    fn max_datagram_size(&self) -> usize {
+        self.connection.max_datagram_size().unwrap_or(0)
+    }
+
+    fn protocol(&self) -> Option<&str> {
+        self.alpn.as_deref()
+    }
+
+    fn close(&mut self, code: u32, reason: &str) {
+        self.connection.close(code.into(), reason.as_bytes());
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<QuicError> {
+        let connection = &self.connection;
+        let error = ready!(poll_slot(&mut self.closed, cx, || {
+            let connection = connection.clone();
+            async move { connection.closed().await }
+        }));
+        Poll::Ready(error.into())
+    }
+
+    fn stats(&self) -> impl Stats {
+        let stats = self.connection.stats();
+        let path = self
+            .connection
+            .paths()
+            .iter()
+            .find(|path| path.is_selected())
+            .map(|path| path.stats());
+        QuicStats {
+            sent: (stats.udp_tx.bytes, stats.sent_packets),
+            received: (stats.udp_rx.bytes, stats.udp_rx.datagrams),
+            lost: (stats.lost_bytes, stats.lost_packets),
+            rtt: path.as_ref().map(|path| path.rtt),
+            rate: path.and_then(|path| path.bandwidth_estimate),
+        }
+    }
+}
+
+/// A snapshot for the session's own bandwidth bookkeeping; pairs are bytes and packets.
+struct QuicStats {
+    sent: (u64, u64),
+    received: (u64, u64),
+    lost: (u64, u64),
+    rtt: Option<Duration>,
+    rate: Option<u64>,
+}
+
+impl Stats for QuicStats {
+    fn bytes_sent(&self) -> Option<u64> {
+        Some(self.sent.0)
+    }
+    fn packets_sent(&self) -> Option<u64> {
+        Some(self.sent.1)
+    }
+    fn bytes_received(&self) -> Option<u64> {
+        Some(self.received.0)
+    }
+    fn packets_received(&self) -> Option<u64> {
+        Some(self.received.1)
+    }
+    fn bytes_lost(&self) -> Option<u64> {
+        Some(self.lost.0)
+    }
+    fn packets_lost(&self) -> Option<u64> {
+        Some(self.lost.1)
+    }
+    fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+    /// The congestion controller's own estimate; a window over a round trip is a limit, not a rate.
+    fn estimated_send_rate(&self) -> Option<u64> {
+        self.rate
+    }
+}
+
+/// An outgoing stream.
+///
+/// QUIC takes ownership of a [`Bytes`] without copying, but says only afterwards how much of it there was room for,
+/// and a generic [`Buf`] cannot be given back what was taken from it. So the rest of a chunk waits here, accepted, and
+/// goes out before anything else; a FIN waits behind it.
+pub(crate) struct SendStream {
+    stream: QuicSend,
+    rest: Bytes,
+    finishing: bool,
+    finished: bool,
+    stopped: Slot<Result<(), QuicError>>,
+}
+
+impl SendStream {
+    fn new(stream: QuicSend) -> Self {
+        Self {
+            stream,
+            rest: Bytes::new(),
+            finishing: false,
+            finished: false,
+            stopped: None,
+        }
+    }
+
+    /// Writes what is left over. Ready when nothing is.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
+        while !self.rest.is_empty() {
+            let mut chunks = [std::mem::take(&mut self.rest)];
+            let mut remaining = &mut chunks[..];
+            // Dropping this future when it is pending loses nothing: it writes all or registers the waker.
+            let poll = pin!(self.stream.write_many_chunks(&mut remaining)).poll(cx);
+            // What was written has been split off.
+            let [rest] = chunks;
+            match poll {
+                Poll::Ready(Ok(_)) => self.rest = rest,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => {
+                    self.rest = rest;
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.finishing && !self.finished {
+            self.finished = true;
+            self.stream.finish().map_err(|_| QuicError::Closed)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl poll::SendStream for SendStream {
+    type Error = QuicError;
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, QuicError>> {
+        ready!(self.poll_rest(cx))?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_buf<B: Buf>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut B,
+    ) -> Poll<Result<usize, QuicError>> {
+        ready!(self.poll_rest(cx))?;
+        let size = buf.chunk().len();
+        if size == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.rest = buf.copy_to_bytes(size);
+        if let Poll::Ready(Err(error)) = self.poll_rest(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(size))
+    }
+
+    fn set_priority(&mut self, order: u8) {
+        // Fails only on a stream that is gone, which the next write reports.
+        let _ = self.stream.set_priority(i32::from(order));
+    }
+
+    fn finish(&mut self) -> Result<(), QuicError> {
+        self.finishing = true;
+        if self.rest.is_empty() && !self.finished {
+            self.finished = true;
+            self.stream.finish().map_err(|_| QuicError::Closed)?;
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, code: u32) {
+        self.rest = Bytes::new();
+        self.finished = true;
+        let _ = self.stream.reset(code.into());
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
+        // The writer polls this whenever it waits for media or for the last acknowledgement, so this is where the rest
+        // of a chunk, and a FIN behind it, go out once there is room again.
+        if let Poll::Ready(Err(error)) = self.poll_rest(cx) {
+            return Poll::Ready(Err(error));
+        }
+        if self.finishing && !self.finished {
+            return Poll::Pending;
+        }
+        let stream = &self.stream;
+        poll_slot(&mut self.stopped, cx, || {
+            let stopped = stream.stopped();
+            async move {
+                match stopped.await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(code)) => Err(QuicError::Stopped(narrow(code))),
+                    Err(iroh::endpoint::StoppedError::ConnectionLost(error)) => Err(error.into()),
+                    Err(_) => Err(QuicError::Closed),
+                }
+            }
+        })
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        // QUIC would end the stream as if it were whole, in the middle of a frame.
+        if !self.finished {
+            let _ = self.stream.reset(0u32.into());
+        }
+    }
+}
+
+/// An incoming stream.
+pub(crate) struct RecvStream(QuicRecv);
+
+impl poll::RecvStream for RecvStream {
+    type Error = QuicError;
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        dst: &mut [u8],
+    ) -> Poll<Result<Option<usize>, QuicError>> {
+        if dst.is_empty() {
+            return Poll::Ready(Ok(Some(0)));
+        }
+        let size = ready!(self.0.poll_read(cx, dst))?;
+        Poll::Ready(Ok((size > 0).then_some(size)))
+    }
+
+    fn poll_read_buf<B: BufMut>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut B,
+    ) -> Poll<Result<Option<usize>, QuicError>> {
+        let room = buf.remaining_mut().min(buf.chunk_mut().len());
+        if room == 0 {
+            return Poll::Ready(Ok(Some(0)));
+        }
+        let Some(chunk) = ready!(self.poll_read_chunk(cx, room))? else {
+            return Poll::Ready(Ok(None));
+        };
+        let size = chunk.len();
+        buf.put(chunk);
+        Poll::Ready(Ok(Some(size)))
+    }
+
+    fn poll_read_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, QuicError>> {
+        if max == 0 {
+            return Poll::Ready(Ok(Some(Bytes::new())));
+        }
+        // Registers the waker or returns data; nothing is kept in the future.
+        let chunk = ready!(pin!(self.0.read_chunk(max)).poll(cx))?;
+        Poll::Ready(Ok(chunk))
+    }
+
+    fn stop(&mut self, code: u32) {
+        let _ = self.0.stop(code.into());
+    }
+
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
+        match ready!(pin!(self.0.received_reset()).poll(cx)) {
+            Ok(None) => Poll::Ready(Ok(())),
+            Ok(Some(code)) => Poll::Ready(Err(QuicError::Reset(narrow(code)))),
+            Err(iroh::endpoint::ResetError::ConnectionLost(error)) => Poll::Ready(Err(error.into())),
+            Err(_) => Poll::Ready(Err(QuicError::Closed)),
+        }
+    }
+}
