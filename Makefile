@@ -4,11 +4,12 @@ SHELL := /bin/sh
 # Where rustup puts cargo; a shell started before rustup was installed does not know.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
+OUT := $(or $(CARGO_TARGET_DIR),target)
 PLUGIN := $(if $(filter Darwin,$(shell uname)),libgstirohlive.dylib,libgstirohlive.so)
 # GStreamer walks a plugin folder to its depths and loads every library it meets, at the start of every process: so it
 # gets a folder with only the plugin in it, not target/release with its thousands of files.
 PLUGINS := $(OUT)/gstreamer-1.0
+HERE := $(if $(filter /%,$(OUT)),,$(CURDIR)/)
 
 # Looks for what $(1) (run, test, build) needs, then builds everything, once and for all jobs.
 define build
@@ -18,8 +19,8 @@ cargo build --release --workspace
 endef
 
 # The plugin that was just built, and a registry (GStreamer's cache of plugins) that keeps it out of the user's own.
-run publish watch test: export GST_PLUGIN_PATH := $(PLUGINS)$(addprefix :,$(GST_PLUGIN_PATH))
-run publish watch test: export GST_REGISTRY := $(OUT)/gst-registry.bin
+run publish watch test: export GST_PLUGIN_PATH := $(HERE)$(PLUGINS)$(if $(GST_PLUGIN_PATH),:$(GST_PLUGIN_PATH))
+run publish watch test: export GST_REGISTRY := $(HERE)$(OUT)/gst-registry.bin
 
 .PHONY: help run publish watch test build install
 .NOTPARALLEL:
@@ -58,7 +59,7 @@ install: $(OUT)/built ## install the plugin, for this user or, as root, for all;
 	unset GST_PLUGIN_PATH; found=$$(gst-inspect-1.0 irohlivesink 2>&1 | awk '$$1 == "Filename" { print $$2 }'); \
 	if [ "$$found" -ef "$$dir/$(PLUGIN)" ]; then echo "gst-inspect-1.0 irohlivesink finds it."; \
 	elif [ -n "$$found" ]; then echo "But gst-inspect-1.0 irohlivesink finds another one first: $$found"; exit 1; \
-	elif GST_PLUGIN_PATH="$$dir" gst-inspect-1.0 --exists irohlivesink; then \
+	elif GST_PLUGIN_PATH="$$dir" gst-inspect-1.0 --exists --atleast-version=0.0 irohlivesink; then \
 	  echo "GStreamer does not look there by itself: export GST_PLUGIN_PATH=$$dir"; \
 	else echo "But it does not load: see gst-inspect-1.0 -b"; exit 1; fi
 

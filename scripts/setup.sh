@@ -15,13 +15,13 @@ min_gst=1.22 # the oldest GStreamer whose API the plugin is built against
 # The one list of packages. `for`: all jobs, test (and ci), ci, or screen (run, when there is one to show things on).
 # `look for` decides: a package that is installed but whose element does not load is missing all the same.
 # In the last columns `-` says that the system brings it along.
-packages='
+packages="
 for    look for               Debian and Ubuntu               Fedora (with RPM Fusion)       Arch               Homebrew   why
 all    cmd:cc                |gcc libc6-dev                  |gcc                           |gcc               |-         |to compile C in dependencies, and to link
 all    cmd:pkg-config        |pkg-config                     |pkgconf-pkg-config            |pkgconf           |pkgconf   |to find GStreamer
 all    file:certificates     |ca-certificates                |-                             |-                 |-         |to download over HTTPS
-all    lib:gstreamer-1.0     |libgstreamer1.0-dev            |gstreamer1-devel              |gstreamer         |gstreamer |to build against GStreamer
-all    lib:gstreamer-app-1.0 |libgstreamer-plugins-base1.0-dev|gstreamer1-plugins-base-devel|gst-plugins-base  |gstreamer |to build against its libraries
+all    lib:gstreamer-1.0     |libgstreamer1.0-dev            |gstreamer1-devel              |gstreamer         |gstreamer |to build against GStreamer, $min_gst or newer
+all    lib:gstreamer-app-1.0 |libgstreamer-plugins-base1.0-dev|gstreamer1-plugins-base-devel|gst-plugins-base  |gstreamer |the same, its libraries for audio and video
 all    cmd:gst-inspect-1.0   |gstreamer1.0-tools             |gstreamer1                    |gstreamer         |gstreamer |gst-launch-1.0, gst-inspect-1.0
 all    cmd:gst-play-1.0      |gstreamer1.0-plugins-base-apps |gstreamer1-plugins-base-tools |gst-plugins-base  |gstreamer |gst-play-1.0, gst-discoverer-1.0
 all    el:opusenc            |gstreamer1.0-plugins-base      |gstreamer1-plugins-base       |gst-plugins-base  |gstreamer |test sources, converters, Opus
@@ -35,7 +35,7 @@ screen el:alsasink           |gstreamer1.0-alsa              |gstreamer1-plugins
 test   cmd:ip                |iproute2                       |iproute                       |iproute2          |-         |tests on bad networks, in namespaces
 ci     py:GstApp             |python3-gi gir1.2-gst-plugins-base-1.0|python3-gobject        |python-gobject    |pygobject3|the examples in Python
 ci     cmd:shellcheck        |shellcheck                     |ShellCheck                    |shellcheck        |shellcheck|to check these scripts
-'
+"
 
 say() { printf '%s\n' "$@" >&2; }
 stop() { say "" "$@"; exit 1; }
@@ -60,10 +60,11 @@ here() {
     case $1 in
     cmd:*) command -v "${1#cmd:}" ;;
     lib:*) pkg-config --atleast-version=$min_gst "${1#lib:}" ;;
-    el:*) gst-inspect-1.0 --exists "${1#el:}" ;;
+    # Without a version, --exists wants that of gst-inspect-1.0 itself, and plugins may lag behind it.
+    el:*) gst-inspect-1.0 --exists --atleast-version=0.0 "${1#el:}" ;;
     # The system's Python, whatever other one is first in PATH: the packages are for that one.
     py:*) "$( [ -x /usr/bin/python3 ] && echo /usr/bin/)python3" -c "import gi; gi.require_version('${1#py:}', '1.0')" ;;
-    file:certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
+    file:certificates) [ $system != debian ] || [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
     esac >/dev/null 2>&1
 }
 
@@ -97,7 +98,7 @@ TABLE
 complain() {
     old=$(pkg-config --modversion gstreamer-1.0 2>/dev/null || true)
     if [ -n "$old" ] && ! pkg-config --atleast-version=$min_gst gstreamer-1.0; then
-        stop "This system has GStreamer $old; $min_gst or newer is needed (Debian 12, Ubuntu 23.04 and later have it)."
+        stop "This system has GStreamer $old; $min_gst or newer is needed (Debian 12 and Ubuntu 24.04 have it)."
     fi
     stop "Still missing:$why" "Look at what 'gst-inspect-1.0 -b' and 'apt-get install$missing' say."
 }
@@ -114,7 +115,7 @@ if [ -n "$missing" ]; then
         fi
         say "" "Installing with: ${sudo:+$sudo }apt-get install$missing" ""
         # Another apt (automatic updates) may be at work on a fresh system: wait for it rather than fail.
-        apt="$sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq"
+        apt="$sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 -qq"
         # A third party's broken source is no reason to stop: what is missing comes from the distribution.
         $apt update >&2 || say "apt-get update failed; trying with the package lists that are there."
         # shellcheck disable=SC2086

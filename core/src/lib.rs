@@ -11,6 +11,7 @@ pub mod broadcast;
 pub mod endpoint;
 mod live;
 pub mod playout;
+pub mod retry;
 mod subscription;
 pub mod ticket;
 pub mod transport;

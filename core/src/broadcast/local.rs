@@ -24,8 +24,8 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Timestamps are wall-clock time: microseconds since 2020-01-01 00:00 UTC, which is what the MoQ world counts from and
 /// what the catalog's `clock` says, so that broadcasts of different machines can be aligned as well as their clocks are.
 ///
-/// It can be made and written to before it is published, and published under several names. It ends with
-/// [`finish`](Self::finish), or when the last clone and the last [`LocalTrack`] are dropped.
+/// It can be made and written to before it is published, and published under several names. When the last clone and the
+/// last [`LocalTrack`] are dropped, viewers lose it; with [`finish`](Self::finish) they learn that it was meant to end.
 #[derive(Clone)]
 pub struct LocalBroadcast {
     inner: Arc<Inner>,
@@ -64,6 +64,9 @@ pub enum PublishTrackError {
     /// The name is taken by another track of this broadcast.
     #[error("the broadcast already has a track named {0:?}; choose another name")]
     Duplicate(String),
+    /// A video track cannot become an audio track, nor the other way round.
+    #[error("track {0:?} cannot change between audio and video; publish another track")]
+    Kind(String),
     /// The broadcast has ended.
     #[error("the broadcast has ended; make a new one")]
     Ended,
@@ -137,14 +140,11 @@ impl LocalBroadcast {
             .unwrap_or_default()
     }
 
-    /// Announces that a track will come, without saying yet what it carries.
+    /// Keeps a place for a track that will come, when it is not known yet what it carries.
     ///
     /// The first catalog waits for it, one second at most, so that a viewer who is there first does not see the tracks
     /// appear one by one.
-    ///
-    /// # Errors
-    /// [`PublishTrackError::Ended`] after [`finish`](Self::finish).
-    pub fn announce_track(&self, name: impl Into<String>) -> Result<LocalTrack, PublishTrackError> {
+    pub fn reserve_track(&self) -> TrackReservation {
         let mut waiting = self.waiting();
         let first_ever = waiting.since.is_none();
         let since = *waiting.since.get_or_insert_with(Instant::now);
@@ -152,12 +152,10 @@ impl LocalBroadcast {
         if first_ever || (waiting.gate.is_none() && since.elapsed() < CATALOG_PATIENCE) {
             waiting.gate = Some(self.inner.catalog.reserve());
         }
-        Ok(LocalTrack {
+        drop(waiting);
+        TrackReservation {
             broadcast: self.clone(),
-            name: name.into(),
-            counted: true,
-            mux: None,
-        })
+        }
     }
 
     /// Adds a track.
@@ -169,9 +167,13 @@ impl LocalBroadcast {
         name: impl Into<String>,
         config: impl Into<TrackConfig>,
     ) -> Result<LocalTrack, PublishTrackError> {
-        let mut track = self.announce_track(name)?;
-        track.set_config(config)?;
-        Ok(track)
+        let name = name.into();
+        let mux = self.inner.mux(&name, config.into())?;
+        Ok(LocalTrack {
+            broadcast: self.clone(),
+            name,
+            mux,
+        })
     }
 
     /// The catalog as it stands.
@@ -179,15 +181,12 @@ impl LocalBroadcast {
         self.inner.catalog.snapshot()
     }
 
-    /// Ends the broadcast: viewers learn that it is over.
-    ///
-    /// Tracks should be finished before, as what they still hold is lost with the broadcast.
+    /// Says that no track will come any more: viewers learn that the broadcast is over when its tracks are.
     pub fn finish(&self) {
         let mut catalog = self.inner.catalog.clone();
         if let Err(error) = catalog.finish() {
             tracing::debug!(%error, "the catalog was closed before");
         }
-        self.inner.broadcast.close();
     }
 
     /// Whether anybody watches at the moment.
@@ -207,14 +206,6 @@ impl LocalBroadcast {
     }
 
     /// Lets the first catalog go when nothing is missing from it any more, or when it has waited long enough.
-    fn described(&self, counted: &mut bool) {
-        let mut waiting = self.waiting();
-        if std::mem::take(counted) {
-            waiting.tracks = waiting.tracks.saturating_sub(1);
-        }
-        self.open_gate(&mut waiting);
-    }
-
     fn open_gate(&self, waiting: &mut Waiting) {
         let late = waiting
             .since
@@ -222,6 +213,34 @@ impl LocalBroadcast {
         if waiting.tracks == 0 || late {
             waiting.gate = None;
         }
+    }
+}
+
+/// A place in the first catalog for a track that is not described yet. Dropping it gives the place up.
+#[derive(Debug)]
+pub struct TrackReservation {
+    broadcast: LocalBroadcast,
+}
+
+impl TrackReservation {
+    /// Adds the track.
+    ///
+    /// # Errors
+    /// See [`PublishTrackError`].
+    pub fn publish(
+        self,
+        name: impl Into<String>,
+        config: impl Into<TrackConfig>,
+    ) -> Result<LocalTrack, PublishTrackError> {
+        self.broadcast.publish_track(name, config)
+    }
+}
+
+impl Drop for TrackReservation {
+    fn drop(&mut self) {
+        let mut waiting = self.broadcast.waiting();
+        waiting.tracks = waiting.tracks.saturating_sub(1);
+        self.broadcast.open_gate(&mut waiting);
     }
 }
 
@@ -234,8 +253,7 @@ enum Mux {
 pub struct LocalTrack {
     broadcast: LocalBroadcast,
     name: String,
-    counted: bool,
-    mux: Option<Mux>,
+    mux: Mux,
 }
 
 impl std::fmt::Debug for LocalTrack {
@@ -254,26 +272,17 @@ impl LocalTrack {
 
     /// Describes what the track carries, or describes it anew, as when the resolution changes.
     ///
-    /// A track stays audio or video for good; a description of the other kind replaces the track.
+    /// A track stays audio or video for good.
     ///
     /// # Errors
     /// See [`PublishTrackError`].
     pub fn set_config(&mut self, config: impl Into<TrackConfig>) -> Result<(), PublishTrackError> {
         match (&mut self.mux, config.into()) {
-            (Some(Mux::Video(mux)), TrackConfig::Video(config)) => {
-                mux.set(config).map_err(PublishTrackError::Catalog)?;
-            }
-            (Some(Mux::Audio(mux)), TrackConfig::Audio(config)) => {
-                mux.set(config).map_err(PublishTrackError::Catalog)?;
-            }
-            (slot, config) => {
-                *slot = None;
-                *slot = Some(self.broadcast.inner.mux(&self.name, config)?);
-            }
+            (Mux::Video(mux), TrackConfig::Video(config)) => mux.set(config),
+            (Mux::Audio(mux), TrackConfig::Audio(config)) => mux.set(config),
+            _ => return Err(PublishTrackError::Kind(self.name.clone())),
         }
-        let broadcast = self.broadcast.clone();
-        broadcast.described(&mut self.counted);
-        Ok(())
+        .map_err(PublishTrackError::Catalog)
     }
 
     /// Sends a frame.
@@ -299,8 +308,7 @@ impl LocalTrack {
             keyframe: frame.keyframe,
         };
         match &mut self.mux {
-            None => Err(WriteError::Ended),
-            Some(Mux::Video(mux)) => {
+            Mux::Video(mux) => {
                 if discontinuity && mux.live_edge().is_some() {
                     mux.discontinuity()?;
                 }
@@ -311,7 +319,7 @@ impl LocalTrack {
                 }
                 result
             }
-            Some(Mux::Audio(mux)) => {
+            Mux::Audio(mux) => {
                 if discontinuity && mux.live_edge().is_some() {
                     mux.discontinuity()?;
                 }
@@ -329,17 +337,16 @@ impl LocalTrack {
     /// Whether a key frame has to come next, as at the beginning.
     pub fn needs_keyframe(&self) -> bool {
         match &self.mux {
-            Some(Mux::Video(mux)) => mux.needs_keyframe(),
-            _ => false,
+            Mux::Video(mux) => mux.needs_keyframe(),
+            Mux::Audio(_) => false,
         }
     }
 
     /// Whether anybody watches this track at the moment.
     pub fn is_watched(&self) -> bool {
         match &self.mux {
-            Some(Mux::Video(mux)) => mux.demand().is_used(),
-            Some(Mux::Audio(mux)) => mux.demand().is_used(),
-            None => false,
+            Mux::Video(mux) => mux.demand().is_used(),
+            Mux::Audio(mux) => mux.demand().is_used(),
         }
     }
 
@@ -348,19 +355,11 @@ impl LocalTrack {
     /// # Errors
     /// [`WriteError`] if the end could not be marked; the track is over in any case.
     pub fn finish(&mut self) -> Result<(), WriteError> {
-        self.broadcast.clone().described(&mut self.counted);
         match &mut self.mux {
-            None => {}
-            Some(Mux::Video(mux)) => mux.finish()?,
-            Some(Mux::Audio(mux)) => mux.finish()?,
+            Mux::Video(mux) => mux.finish()?,
+            Mux::Audio(mux) => mux.finish()?,
         }
         Ok(())
-    }
-}
-
-impl Drop for LocalTrack {
-    fn drop(&mut self) {
-        self.broadcast.clone().described(&mut self.counted);
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 pub use hang::catalog::{
     AAC, AV1, AudioCodec, AudioConfig, Catalog, Container, H264, H265, VP9, VideoCodec, VideoConfig,
 };
-pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, WriteError};
+pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
 };

@@ -1,0 +1,294 @@
+//! What both elements let a user set of the network: identity, relays, address lookup.
+
+use std::{
+    fs::OpenOptions,
+    io::{ErrorKind, Read, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use gst::{glib, prelude::*};
+use iroh_live::{
+    Live,
+    endpoint::{AddressLookup, EndpointConfig, Relays},
+    iroh::{RelayUrl, SecretKey},
+    util::{SECRET_ENV, format_secret_key, parse_secret_key},
+};
+
+use crate::runtime;
+
+/// Which relay servers help to get through NATs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstIrohLiveRelayMode")]
+pub enum RelayMode {
+    /// Number 0's public relays.
+    #[default]
+    #[enum_value(name = "The public relays of number 0", nick = "default")]
+    Default,
+    /// Direct connections only.
+    #[enum_value(name = "No relay: direct connections only", nick = "disabled")]
+    Disabled,
+    /// Those in `relay-urls`.
+    #[enum_value(name = "The relays in relay-urls", nick = "custom")]
+    Custom,
+}
+
+/// How peers are found whose ticket says only who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstIrohLiveAddressLookup")]
+pub enum Lookup {
+    /// Not at all.
+    #[enum_value(name = "None: only the addresses in the ticket", nick = "none")]
+    None,
+    /// DNS.
+    #[enum_value(name = "DNS, on the internet", nick = "dns")]
+    Dns,
+    /// Multicast DNS.
+    #[enum_value(name = "Multicast DNS, on the local network", nick = "mdns")]
+    Mdns,
+    /// Both.
+    #[default]
+    #[enum_value(name = "DNS and multicast DNS", nick = "all")]
+    All,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NetworkSettings {
+    secret_key: Option<String>,
+    secret_key_location: Option<String>,
+    relay_mode: RelayMode,
+    relay_urls: Option<String>,
+    bind_address: Option<String>,
+    address_lookup: Lookup,
+}
+
+impl NetworkSettings {
+    pub(crate) fn properties() -> Vec<glib::ParamSpec> {
+        vec![
+            glib::ParamSpecString::builder("secret-key")
+                .nick("Secret key")
+                .blurb("The identity of this end, 64 hexadecimal digits; decides the ticket. If unset: secret-key-location, then the environment variable IROH_SECRET, then a new one each time. Only its setter can read it back")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("secret-key-location")
+                .nick("Secret key location")
+                .blurb("A file with the identity, made with mode 0600 if it does not exist, so that the ticket stays the same")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder::<RelayMode>("relay-mode")
+                .nick("Relay mode")
+                .blurb("Which relay servers help to get through NATs and carry what cannot go directly, end-to-end encrypted")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("relay-urls")
+                .nick("Relay URLs")
+                .blurb("Relay servers for relay-mode=custom, separated by commas. Setting it sets relay-mode=custom")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecString::builder("bind-address")
+                .nick("Bind address")
+                .blurb("Local address to listen on, ADDRESS:PORT, :PORT or [IPV6]:PORT. If unset: all addresses, any free port")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("address-lookup", Lookup::All)
+                .nick("Address lookup")
+                .blurb("How to find a peer whose addresses changed since the ticket was made, and to let oneself be found")
+                .mutable_ready()
+                .build(),
+        ]
+    }
+
+    /// Sets the property if it is one of these.
+    pub(crate) fn set(&mut self, name: &str, value: &glib::Value) -> bool {
+        let text = || {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .filter(|text| !text.trim().is_empty())
+        };
+        match name {
+            "secret-key" => self.secret_key = text(),
+            "secret-key-location" => self.secret_key_location = text(),
+            "relay-mode" => self.relay_mode = value.get().unwrap_or_default(),
+            "relay-urls" => {
+                self.relay_urls = text();
+                if self.relay_urls.is_some() {
+                    self.relay_mode = RelayMode::Custom;
+                }
+            }
+            "bind-address" => self.bind_address = text(),
+            "address-lookup" => self.address_lookup = value.get().unwrap_or_default(),
+            _ => return false,
+        }
+        true
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "secret-key" => self.secret_key.to_value(),
+            "secret-key-location" => self.secret_key_location.to_value(),
+            "relay-mode" => self.relay_mode.to_value(),
+            "relay-urls" => self.relay_urls.to_value(),
+            "bind-address" => self.bind_address.to_value(),
+            "address-lookup" => self.address_lookup.to_value(),
+            _ => return None,
+        })
+    }
+
+    /// Opens the endpoint and starts the transport. Blocks for as long as opening sockets takes; the network is not
+    /// waited for.
+    pub(crate) fn open(&self, accept: bool) -> Result<Live, gst::ErrorMessage> {
+        let config = self.endpoint_config()?;
+        runtime::block_on(async move {
+            let endpoint = config.bind().await.map_err(|error| {
+                gst::error_msg!(
+                    gst::ResourceError::OpenWrite,
+                    ["{error}. Choose another bind-address, or leave it unset"]
+                )
+            })?;
+            let builder = Live::builder(endpoint);
+            Ok(if accept {
+                builder.with_router().spawn()
+            } else {
+                builder.spawn()
+            })
+        })?
+    }
+
+    /// Whether there are relays to wait for before the ticket is made.
+    pub(crate) fn has_relays(&self) -> bool {
+        self.relay_mode != RelayMode::Disabled
+    }
+
+    fn endpoint_config(&self) -> Result<EndpointConfig, gst::ErrorMessage> {
+        let mut config = EndpointConfig::default();
+        config.secret_key = self.identity()?;
+        config.relays = match self.relay_mode {
+            RelayMode::Default => Relays::Default,
+            RelayMode::Disabled => Relays::Disabled,
+            RelayMode::Custom => Relays::Custom(self.relays()?),
+        };
+        config.lookup = AddressLookup {
+            dns: matches!(self.address_lookup, Lookup::Dns | Lookup::All),
+            mdns: matches!(self.address_lookup, Lookup::Mdns | Lookup::All),
+        };
+        config.bind = self.bind_address.as_deref().map(parse_bind).transpose()?;
+        Ok(config)
+    }
+
+    fn relays(&self) -> Result<Vec<RelayUrl>, gst::ErrorMessage> {
+        let urls = self.relay_urls.as_deref().unwrap_or_default();
+        let urls = urls
+            .split(',')
+            .map(str::trim)
+            .filter(|url| !url.is_empty())
+            .map(|url| {
+                url.parse().map_err(|error| {
+                    gst::error_msg!(
+                        gst::ResourceError::Settings,
+                        ["relay-urls: {url:?} is not a URL ({error}); one looks like https://relay.example.com"]
+                    )
+                })
+            })
+            .collect::<Result<Vec<RelayUrl>, _>>()?;
+        if urls.is_empty() {
+            return Err(gst::error_msg!(
+                gst::ResourceError::Settings,
+                ["relay-mode=custom needs relay-urls, for example relay-urls=https://relay.example.com"]
+            ));
+        }
+        Ok(urls)
+    }
+
+    fn identity(&self) -> Result<Option<SecretKey>, gst::ErrorMessage> {
+        let parse = |from: &str, text: &str| {
+            parse_secret_key(text).map(Some).map_err(|error| {
+                gst::error_msg!(gst::ResourceError::Settings, ["{from}: {error}"])
+            })
+        };
+        if let Some(text) = &self.secret_key {
+            return parse("secret-key", text);
+        }
+        if let Some(path) = &self.secret_key_location {
+            let text = key_file(Path::new(path)).map_err(|error| {
+                gst::error_msg!(
+                    gst::ResourceError::Read,
+                    ["The key file {path} cannot be used: {error}. Name a file that you can read and write"]
+                )
+            })?;
+            return parse(path, &text);
+        }
+        match std::env::var(SECRET_ENV) {
+            Ok(text) => parse(SECRET_ENV, &text),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// The text of the key file, which is made with a new key if it does not exist.
+fn key_file(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    match OpenOptions::new().read(true).open(path) {
+        Ok(file) => {
+            // A key is short; what is longer is another file.
+            file.take(4096).read_to_string(&mut text)?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            text = format_secret_key(&SecretKey::generate()) + "\n";
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            file.write_all(text.as_bytes())?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(text)
+}
+
+/// `ADDRESS:PORT`, or `:PORT` for all addresses.
+fn parse_bind(text: &str) -> Result<SocketAddr, gst::ErrorMessage> {
+    let text = text.trim();
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.to_owned()
+    };
+    full.parse().map_err(|_| {
+        gst::error_msg!(
+            gst::ResourceError::Settings,
+            ["bind-address: {text:?} is not an address; write 0.0.0.0:4433, :4433 or [::]:4433"]
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind_addresses_are_read_with_and_without_a_host() {
+        assert_eq!(parse_bind(":4433").unwrap(), "0.0.0.0:4433".parse().unwrap());
+        assert_eq!(parse_bind("[::1]:1").unwrap(), "[::1]:1".parse().unwrap());
+        assert!(parse_bind("example.com").is_err());
+    }
+
+    #[test]
+    fn a_key_file_is_made_once_and_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("irohlive-key-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let first = key_file(&path).unwrap();
+        let second = key_file(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(first, second);
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(parse_secret_key(&first).is_ok());
+    }
+}

@@ -1,0 +1,301 @@
+//! The published broadcast: the endpoint, the ticket, the subscribers, the timeline.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gst::{glib, prelude::*};
+use iroh_live::{
+    Live, LiveTicket, LocalBroadcast,
+    iroh::{EndpointId, Watcher},
+    transport::MoqSession,
+};
+use tokio::task::JoinHandle;
+
+use super::{IrohLiveSink, Status};
+use crate::runtime;
+
+/// How long the ticket waits for a relay, so that it can be reached from everywhere.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The wall clock may be this far from what the pipeline's clock says before the timeline is moved.
+const TIMELINE_SLACK: Duration = Duration::from_millis(100);
+
+/// What lives from READY to NULL.
+pub(super) struct Publisher {
+    live: Live,
+    name: String,
+    /// Of the current run, from PAUSED to READY.
+    run: Mutex<Option<Run>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+struct Run {
+    broadcast: LocalBroadcast,
+    /// What is added to running time to make wall-clock time.
+    offset: Option<Duration>,
+    /// Whether the offset has to be looked at again, as after a pause.
+    stale: bool,
+    /// Counts the times that the timeline was moved.
+    moves: u32,
+}
+
+impl Publisher {
+    pub(super) fn start(
+        element: &IrohLiveSink,
+        live: Live,
+        name: String,
+        wait_online: bool,
+        ticket_location: Option<PathBuf>,
+    ) -> Result<Self, gst::ErrorMessage> {
+        let runtime = runtime::runtime()?;
+        let tasks = vec![
+            runtime.spawn(announce(
+                element.downgrade(),
+                live.clone(),
+                name.clone(),
+                wait_online,
+                ticket_location,
+            )),
+            runtime.spawn(count_subscribers(element.downgrade(), live.clone())),
+        ];
+        Ok(Self {
+            live,
+            name,
+            run: Mutex::default(),
+            tasks,
+        })
+    }
+
+    /// Begins a broadcast, empty yet.
+    pub(super) fn begin(&self) -> Result<LocalBroadcast, gst::ErrorMessage> {
+        let _guard = runtime::runtime()?.enter();
+        let broadcast = LocalBroadcast::new();
+        self.live
+            .publish(self.name.as_str(), &broadcast)
+            .map_err(|error| {
+                gst::error_msg!(
+                    gst::ResourceError::Settings,
+                    ["{error}. Set the property broadcast to another name"]
+                )
+            })?;
+        *self.run() = Some(Run {
+            broadcast: broadcast.clone(),
+            offset: None,
+            stale: true,
+            moves: 0,
+        });
+        Ok(broadcast)
+    }
+
+    pub(super) fn broadcast(&self) -> Option<LocalBroadcast> {
+        self.run().as_ref().map(|run| run.broadcast.clone())
+    }
+
+    /// Ends the broadcast. Viewers whose tracks were not finished wait for it to come back.
+    pub(super) fn end(&self) {
+        self.live.transport().unpublish(&self.name);
+        *self.run() = None;
+    }
+
+    /// The pipeline was paused, so running time and wall-clock time have come apart.
+    pub(super) fn resume(&self) {
+        if let Some(run) = &mut *self.run() {
+            run.stale = true;
+        }
+    }
+
+    /// Running time as wall-clock time, and how often the timeline was moved so far.
+    ///
+    /// `now` is the element's running time, if there is a clock.
+    pub(super) fn timestamp(
+        &self,
+        running_time: gst::Signed<gst::ClockTime>,
+        now: Option<gst::ClockTime>,
+    ) -> Option<(Duration, u32)> {
+        let mut run = self.run();
+        let run = run.as_mut()?;
+        if run.stale {
+            run.stale = false;
+            let reference = now.or(running_time.positive()).unwrap_or_default();
+            let fresh = LocalBroadcast::now().saturating_sub(reference.into());
+            match run.offset {
+                None => run.offset = Some(fresh),
+                // Only forwards: viewers take a timeline that goes back for a broken one.
+                Some(old) if fresh > old + TIMELINE_SLACK => {
+                    run.offset = Some(fresh);
+                    run.moves += 1;
+                }
+                Some(_) => {}
+            }
+        }
+        let offset = run.offset?;
+        let timestamp = match running_time {
+            gst::Signed::Positive(time) => offset.checked_add(time.into())?,
+            gst::Signed::Negative(time) => offset.checked_sub(time.into())?,
+        };
+        Some((timestamp, run.moves))
+    }
+
+    pub(super) fn stats(&self) -> Vec<gst::Structure> {
+        let sessions = self.live.transport().sessions();
+        let sessions = sessions.borrow();
+        sessions.iter().map(session_stats).collect()
+    }
+
+    /// Closes everything; waits a moment for viewers to get what was written.
+    pub(super) fn stop(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if runtime::block_on(self.live.shutdown()).is_err() {
+            gst::warning!(super::imp::CAT, "the transport did not stop");
+        }
+    }
+
+    fn run(&self) -> MutexGuard<'_, Option<Run>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of a session, for the property `stats`.
+fn session_stats(session: &MoqSession) -> gst::Structure {
+    let path = session.path();
+    gst::Structure::builder("subscriber")
+        .field("id", session.remote_id().to_string())
+        .field("path-type", path.kind.as_str())
+        .field("address", path.address)
+        .field("round-trip-time", path.rtt.as_nanos() as u64)
+        .field("send-rate", path.rate.unwrap_or(0))
+        .field("sent-packets", path.sent_packets)
+        .field("lost-packets", path.lost_packets)
+        .field("version", session.version().to_string())
+        .build()
+}
+
+/// Makes the ticket as soon as it is known how this end is reached, and again when that changes.
+async fn announce(
+    element: glib::WeakRef<IrohLiveSink>,
+    live: Live,
+    name: String,
+    wait_online: bool,
+    location: Option<PathBuf>,
+) {
+    let endpoint = live.endpoint();
+    if wait_online {
+        // Without a relay the ticket still serves on networks where both ends see each other.
+        let _ = tokio::time::timeout(ONLINE_TIMEOUT, endpoint.online()).await;
+    }
+    let mut addresses = endpoint.watch_addr();
+    let mut address = addresses.get();
+    let mut last = String::new();
+    loop {
+        let ticket = LiveTicket::new(address, name.as_str());
+        if let Err(error) = ticket.check() {
+            if let Some(element) = element.upgrade() {
+                gst::element_error!(
+                    element,
+                    gst::ResourceError::Settings,
+                    ["No ticket can be made: {error}. Set the property broadcast to another name"]
+                );
+            }
+            return;
+        }
+        let ticket = ticket.to_string();
+        if ticket != last {
+            last.clone_from(&ticket);
+            if let Some(location) = &location
+                && let Err(error) = write_ticket(location, &ticket)
+                && let Some(element) = element.upgrade()
+            {
+                gst::element_error!(
+                    element,
+                    gst::ResourceError::OpenWrite,
+                    ["The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written", location.display()]
+                );
+            }
+            let element = element.clone();
+            // Handlers of the notification are the application's; they may take their time.
+            let set = tokio::task::spawn_blocking(move || {
+                if let Some(element) = element.upgrade() {
+                    element.set_ticket(ticket);
+                }
+            });
+            if set.await.is_err() {
+                return;
+            }
+        }
+        match addresses.updated().await {
+            Ok(new) => address = new,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Writes the whole file or nothing, as somebody may be waiting for it.
+fn write_ticket(location: &PathBuf, ticket: &str) -> std::io::Result<()> {
+    let mut draft = location.clone().into_os_string();
+    draft.push(".part");
+    std::fs::write(&draft, format!("{ticket}\n"))?;
+    std::fs::rename(&draft, location)
+}
+
+/// Tells of peers that come and go.
+async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, live: Live) {
+    let mut sessions = live.transport().sessions();
+    let mut known = BTreeMap::<EndpointId, usize>::new();
+    loop {
+        let mut now = BTreeMap::<EndpointId, usize>::new();
+        for session in &*sessions.borrow_and_update() {
+            *now.entry(session.remote_id()).or_default() += 1;
+        }
+        let added: Vec<_> = now.keys().filter(|id| !known.contains_key(*id)).copied().collect();
+        let removed: Vec<_> = known.keys().filter(|id| !now.contains_key(*id)).copied().collect();
+        known = now;
+        let (count, element) = (known.len(), element.clone());
+        if !added.is_empty() || !removed.is_empty() {
+            let told = tokio::task::spawn_blocking(move || {
+                if let Some(element) = element.upgrade() {
+                    element.subscribers_changed(count, &added, &removed);
+                }
+            });
+            if told.await.is_err() {
+                return;
+            }
+        }
+        if sessions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl IrohLiveSink {
+    fn set_ticket(&self, ticket: String) {
+        use glib::subclass::prelude::*;
+        self.imp().set_ticket(ticket);
+    }
+
+    fn subscribers_changed(&self, count: usize, added: &[EndpointId], removed: &[EndpointId]) {
+        use glib::subclass::prelude::*;
+        self.imp().set_subscribers(count);
+        for id in added {
+            self.emit_by_name::<()>("subscriber-added", &[&id.to_string()]);
+        }
+        for id in removed {
+            self.emit_by_name::<()>("subscriber-removed", &[&id.to_string()]);
+        }
+    }
+}
+
+impl Status {
+    /// What follows from a ticket being known.
+    pub(super) fn announced(self) -> Self {
+        match self {
+            Self::Starting => Self::Published,
+            other => other,
+        }
+    }
+}
