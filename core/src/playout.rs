@@ -1,19 +1,23 @@
 //! Maps a publisher's timestamps to local time, for everything a viewer plays of one broadcast.
 //!
 //! The *transit* of a frame is its arrival on the local clock minus its timestamp on the
-//! publisher's clock: the delay of the path plus the unknown, huge and slowly changing difference
-//! (*skew*) of the two clocks. Queues only ever add to the delay, so the smallest transit seen
-//! lately is the best estimate of the clock difference. A frame is mapped to
-//! `timestamp + offset`, with `offset` following that minimum: the time at which the frame would
-//! have arrived had nothing held it up. The viewer's `latency` budget is *not* added here, sinks
-//! do that; it serves as the threshold beyond which a frame comes too late to be shown.
+//! publisher's clock: the delay of encoder and path plus the unknown, huge and slowly changing
+//! difference (*skew*) of the two clocks. Queues only ever add to the delay, so the smallest
+//! transit seen lately is what a track has when nothing holds it up.
+//!
+//! That differs between tracks: an audio encoder gives a frame away after 20 ms, a video encoder
+//! that looks ahead after one or two seconds. **The slowest track decides**: a frame is mapped to
+//! `timestamp + offset`, with `offset` following the largest of the tracks' minima. So all tracks
+//! are in sync and on time; the frames of the faster ones wait in the sinks. The viewer's
+//! `latency` budget is *not* added here, sinks do that; it serves as the threshold beyond which a
+//! frame comes too late to be shown.
 //!
 //! What is assumed:
 //!
-//! * all tracks of the broadcast are stamped by one clock. They share one [`Playout`], so whatever
-//!   it does to the offset leaves them in sync with each other. The budget has to cover the
-//!   difference between the fastest track's delay and the slowest's, and the reordering of
-//!   B-frames, because the fastest frames alone decide;
+//! * all tracks of the broadcast are stamped by one clock, at capture. They share one [`Playout`],
+//!   so whatever it does to the offset leaves them in sync with each other;
+//! * the budget covers the jitter and the reordering of B-frames: both make some frames of a track
+//!   later than its fastest. It need not cover what one track is slower than another;
 //! * the local clock is monotonic, and runs within some 0.1 % of the publisher's.
 //!
 //! The method is an old one: NTP's clock filter trusts the sample with the smallest delay
@@ -25,7 +29,7 @@ use std::time::Duration;
 
 const MS: i64 = 1_000_000;
 
-/// Acquisition is over when the minimum has not fallen for this long: about one audio frame.
+/// A track's delay is known when its minimum has not fallen for this long: about one audio frame.
 const QUIET: u64 = 20 * MS as u64;
 /// The same once a backlog is seen to drain. On a far path it comes in flights a round trip apart.
 const QUIET_BURST: u64 = 80 * MS as u64;
@@ -41,6 +45,10 @@ const EPSILON: i64 = 5 * MS;
 /// short enough that a skew of 500 ppm biases the minimum by 2 ms at most.
 const BUCKETS: usize = 8;
 const BUCKET: u64 = 500 * MS as u64;
+/// A track without a frame for as long as the window has ended: it decides no more.
+const GONE: u64 = BUCKETS as u64 * BUCKET;
+/// Time without any frame proves nothing: of the time between two frames, more is not counted.
+const GAP: u64 = 250 * MS as u64;
 /// The offset changes by 1/200 of the media time that passes (0.5 %, 5 ms per second): ten times
 /// any plausible skew, and too little to be heard.
 const SLEW: i64 = 200;
@@ -51,7 +59,7 @@ const SLEW_FULL: i64 = 50 * MS;
 /// The most media time credited to one frame, so that a gap does not become a jump.
 const SLEW_GAP: i64 = 1000 * MS;
 
-/// Frames earlier than this make the offset step down instead of slewing. Of what is left to
+/// Tracks earlier than this make the offset step down instead of slewing. Of what is left to
 /// the slew, at most 15 ms remain after 3 s: half a frame of video.
 const EARLY: i64 = 30 * MS;
 /// The longest wait for the end of a draining backlog before a step down.
@@ -62,18 +70,20 @@ const LATE_MIN: i64 = 40 * MS;
 /// The multiple of the jitter estimate that counts as jitter: uniformly distributed delays reach
 /// three times their mean difference.
 const JITTERS: i64 = 3;
-/// Every frame has to be too late for this long, and for [`CONFIRM_FRAMES`], before a step up. The
-/// picture stands still meanwhile; but a stall that ends within it needs no step.
+/// Every frame of a track has to be too late for this long, and for [`CONFIRM_FRAMES`], before a
+/// step up. The picture stands still meanwhile; but a stall that ends within it needs no step.
 const CONFIRM: u64 = 1000 * MS as u64;
 const CONFIRM_FRAMES: u32 = 10;
-/// Time without any frame proves nothing about the delay: more than this per frame is not counted.
-const CONFIRM_GAP: u64 = 250 * MS as u64;
 /// While the minimum of the late frames still falls by this, a backlog drains: not a new delay.
 const DRAIN: i64 = 50 * MS;
 /// But a picture that stands still for longer is worse than steps up and back down.
 const DRAIN_MAX: u64 = 4000 * MS as u64;
-/// Frames this early, or back in their track by this and as late, belong to another timeline.
+/// Frames earlier than their track by this, or back in it by this and as late, belong to another
+/// timeline.
 const JUMP: i64 = 2000 * MS;
+/// What no encoder is slower than another by: tracks this far behind the fastest have another
+/// clock or timeline, and nobody waits for them.
+const SPREAD: i64 = 10_000 * MS;
 
 /// The tracks remembered; the oldest is forgotten. This bounds the memory, not the broadcast.
 const TRACKS: usize = 32;
@@ -84,8 +94,9 @@ const TRACKS: usize = 32;
 pub enum Event {
     /// Nothing, or a slew too slow to notice: mapped time is continuous.
     Steady,
-    /// The delay of the path changed and the offset stepped; the observed frame and all after it,
-    /// of every track, are mapped anew. The next buffer of each track is a discontinuity.
+    /// The delay of the slowest track changed, or another track is the slowest now, and the offset
+    /// stepped; the observed frame and all after it, of every track, are mapped anew. The next
+    /// buffer of each track is a discontinuity.
     Stepped {
         /// The change of the offset in nanoseconds: positive when latency was added.
         by: i64,
@@ -104,34 +115,32 @@ pub enum Event {
 pub struct Playout {
     latency: i64,
     phase: Phase,
-    /// The offset before a reconnection, until the new transits confirm or refute it.
-    prior: Option<i64>,
     offset: i64,
-    window: Window,
-    /// Frames are early beyond [`EARLY`]: waits for the minimum, so as to step down once.
+    tracks: Vec<Track>,
+    /// The tracks before a reconnection, and [`time`](Self::time) then: see [`GONE`].
+    before: Option<(usize, u64)>,
+    /// The tracks are early beyond [`EARLY`]: waits for the minimum, so as to step down once.
     early: Option<Settle>,
-    /// All frames are too late: waits for the confirmation of a step up.
-    late: Option<LateRun>,
     /// The highest timestamp: its advance is the media time the slew rate refers to. Referring to
     /// media time makes mapped time monotonic wherever timestamps are.
     head: i64,
-    tracks: Vec<Track>,
+    /// The arrival of the last frame, and the time so far, not counting gaps.
+    last: u64,
+    time: u64,
     jitter: i64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Phase {
-    Waiting,
-    Acquiring(Settle),
+    /// `prior` is the offset before a reconnection, until new transits confirm or refute it.
+    Waiting {
+        prior: Option<i64>,
+    },
+    Acquiring {
+        prior: Option<i64>,
+        since: u64,
+    },
     Steady,
-}
-
-#[derive(Clone, Debug)]
-struct Track {
-    id: u32,
-    highest: i64,
-    /// The transit of the frame with the highest timestamp.
-    transit: i64,
 }
 
 impl Playout {
@@ -139,14 +148,14 @@ impl Playout {
     pub fn new(latency: Duration) -> Self {
         let mut playout = Self {
             latency: 0,
-            phase: Phase::Waiting,
-            prior: None,
+            phase: Phase::Waiting { prior: None },
             offset: 0,
-            window: Window::default(),
-            early: None,
-            late: None,
-            head: 0,
             tracks: Vec::new(),
+            before: None,
+            early: None,
+            head: 0,
+            last: 0,
+            time: 0,
             jitter: 0,
         };
         playout.set_latency(latency);
@@ -165,53 +174,46 @@ impl Playout {
     /// key frame that may be seconds old, so it takes a new number. `timestamp` is in nanoseconds
     /// of the publisher's clock, `arrival` in nanoseconds of the local clock.
     ///
-    /// While acquiring, the offset follows the minimum freely, without an event.
+    /// While acquiring, the offset follows the minima freely, without an event. A track that
+    /// appears later is waited for as soon as its delay is known, with its second frame at best.
     pub fn observe(&mut self, track: u32, timestamp: u64, arrival: u64) -> Event {
         let timestamp = clamp(timestamp);
         let transit = transit(timestamp, arrival);
-        let rewound = self.record(track, timestamp, transit);
         self.conclude(arrival);
-
-        if let Some(prior) = self.prior
-            && transit <= prior.saturating_add(self.tolerance())
-        {
-            // One frame on time is proof that the old offset still holds.
-            self.prior = None;
-            self.phase = Phase::Steady;
-            self.restart(prior, timestamp, arrival);
+        self.pass(arrival);
+        if let Phase::Waiting { prior } = self.phase {
+            self.acquire(prior, timestamp, arrival);
+        }
+        let jumped = self.jumped(track, timestamp, transit);
+        if jumped {
+            self.acquire(None, timestamp, arrival);
         }
 
-        let late = transit.saturating_sub(self.offset);
-        match self.phase {
-            Phase::Waiting => {
-                self.acquire(transit, timestamp, arrival);
-                return Event::Steady;
-            }
-            // A backlog, however old, goes on where its track was; only another timeline goes
-            // back. Without going back, lateness is a matter for the confirmation of a step.
-            Phase::Acquiring(_) | Phase::Steady if rewound && late > JUMP => {
-                return self.reanchor(track, timestamp, arrival);
-            }
-            Phase::Steady if late < -JUMP => return self.reanchor(track, timestamp, arrival),
-            Phase::Acquiring(_) | Phase::Steady => {}
-        }
-
-        self.window.push(transit, arrival);
+        let index = self.record(track, timestamp, transit, arrival);
         // Neither is negative, so the difference cannot overflow.
         let advance = (timestamp - self.head).clamp(0, SLEW_GAP);
         self.head = self.head.max(timestamp);
-        if let Phase::Acquiring(settle) = &mut self.phase {
-            settle.push(transit, arrival);
-            self.offset = settle.min;
-            return Event::Steady;
+        if let Phase::Acquiring { prior, .. } = self.phase {
+            match prior {
+                // One frame on time is proof that the old offset still holds; that of a fast track
+                // is early. What the tracks that began before it have is not known yet.
+                Some(prior) if self.fits(transit, prior) => {
+                    self.phase = Phase::Steady;
+                    self.offset = prior;
+                }
+                _ => self.offset = self.target(),
+            }
+            return match jumped {
+                true => Event::Reanchored,
+                false => Event::Steady,
+            };
         }
 
-        let step = self
-            .step_down(transit, arrival)
-            .or_else(|| self.step_up(transit, arrival));
-        if let Some(offset) = step {
-            let by = offset.saturating_sub(self.offset);
-            self.restart(offset, timestamp, arrival);
+        let offset = self.offset;
+        if self.step_up(index, transit, arrival) || self.step_down(arrival) {
+            self.early = None;
+            self.offset = self.target();
+            let by = self.offset.saturating_sub(offset);
             return Event::Stepped { by };
         }
         self.slew(advance);
@@ -228,12 +230,16 @@ impl Playout {
     /// and the backlog that a viewer who joins late gets first has been received, or has taken too
     /// long to be waited for.
     ///
-    /// This becomes true by the passing of time: 20 ms after a fresh frame, 80 ms after the last of
-    /// a backlog, but at most 300 ms after the first frame.
+    /// This becomes true by the passing of time: 20 ms after the first frame of each track, 80 ms
+    /// after the last of a backlog, but at most 300 ms after the first frame of all.
     pub fn acquired(&self, now: u64) -> bool {
-        match &self.phase {
-            Phase::Waiting => false,
-            Phase::Acquiring(settle) => settle.done(now),
+        match self.phase {
+            Phase::Waiting { .. } => false,
+            Phase::Acquiring { prior, since } => {
+                let known = || self.decisive().all(|track| track.settled(now));
+                // With an offset that may still hold, a backlog gets all the time there is.
+                now.abs_diff(since) >= SETTLE_MAX || (prior.is_none() && known())
+            }
             Phase::Steady => true,
         }
     }
@@ -244,13 +250,15 @@ impl Playout {
     /// first frame on time. If there is none within 300 ms, the offset is acquired anew.
     pub fn reconnected(&mut self, now: u64) {
         self.conclude(now);
-        if matches!(self.phase, Phase::Steady) {
-            self.prior = Some(self.offset);
-        }
-        self.phase = Phase::Waiting;
-        self.early = None;
-        self.late = None;
-        self.tracks.clear();
+        let prior = match self.phase {
+            Phase::Waiting { prior } | Phase::Acquiring { prior, .. } => prior,
+            Phase::Steady => {
+                let missing = self.before().unwrap_or_default();
+                self.before = Some((missing.max(self.tracks.len()), self.time));
+                Some(self.offset)
+            }
+        };
+        self.phase = Phase::Waiting { prior };
     }
 
     /// Local time minus the publisher's time, in nanoseconds, as now applied by [`map`](Self::map).
@@ -259,7 +267,8 @@ impl Playout {
     }
 
     /// How much later than on time a frame arrived, in nanoseconds, negative if earlier. Beyond
-    /// the latency budget it is too late for a synchronised sink.
+    /// the latency budget it is too late for a synchronised sink. The frames of a track that is
+    /// faster than the slowest are always early.
     pub fn lateness(&self, timestamp: u64, arrival: u64) -> i64 {
         transit(clamp(timestamp), arrival).saturating_sub(self.offset)
     }
@@ -270,15 +279,90 @@ impl Playout {
         Duration::from_nanos(self.jitter.unsigned_abs())
     }
 
+    /// The lateness in nanoseconds that a new track may have without a step: it leaves most of the
+    /// budget, and little to see.
+    fn slack(&self) -> i64 {
+        (self.latency / 3).max(LATE_MIN).max(JITTERS * self.jitter)
+    }
+
     /// The lateness in nanoseconds that the path's jitter or the budget account for. A budget that
     /// the jitter exceeds loses frames, but would not lose fewer by following the jitter.
     fn tolerance(&self) -> i64 {
-        self.latency.max(LATE_MIN).max(JITTERS * self.jitter)
+        self.latency.max(self.slack())
     }
 
-    /// Updates the track and the jitter, and returns whether the track went back.
-    fn record(&mut self, id: u32, timestamp: i64, transit: i64) -> bool {
-        let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
+    /// Whether a track with this transit may be one for which the offset holds.
+    fn fits(&self, transit: i64, offset: i64) -> bool {
+        let late = transit.saturating_sub(offset);
+        late >= -SPREAD && late <= self.tolerance()
+    }
+
+    /// The number of tracks before a reconnection that was not long ago.
+    fn before(&self) -> Option<usize> {
+        let (tracks, time) = self.before?;
+        (self.time - time <= GONE).then_some(tracks)
+    }
+
+    /// The tracks whose delay is known, or will be by the end of the acquisition; all of them if
+    /// it is none's by then.
+    fn decisive(&self) -> impl Iterator<Item = &Track> {
+        let end = match self.phase {
+            Phase::Acquiring { since, .. } => Some(since.saturating_add(SETTLE_MAX)),
+            _ => None,
+        };
+        let known = move |track: &Track| match (&track.settle, end) {
+            (None, _) => true,
+            (Some(settle), Some(end)) => settle.end() <= end,
+            (Some(_), None) => false,
+        };
+        let all = end.is_some() && !self.tracks.iter().any(known);
+        self.tracks.iter().filter(move |track| all || known(track))
+    }
+
+    /// What the offset should be: the delay of the slowest track.
+    fn target(&self) -> i64 {
+        let minima = || self.decisive().map(|track| track.window.min());
+        let limit = minima().min().unwrap_or(self.offset).saturating_add(SPREAD);
+        let slowest = minima().filter(|min| *min <= limit).max();
+        let target = slowest.unwrap_or(self.offset);
+        match self.before() {
+            // The slowest track may not be back yet.
+            Some(tracks) if minima().count() < tracks && matches!(self.phase, Phase::Steady) => {
+                target.max(self.offset)
+            }
+            _ => target,
+        }
+    }
+
+    /// Lets the time since the last frame pass, and forgets the tracks that have ended.
+    fn pass(&mut self, arrival: u64) {
+        // The absolute difference, here and below, recovers from a clock that was wrong once.
+        self.time += arrival.abs_diff(self.last).min(GAP);
+        self.last = arrival;
+        let time = self.time;
+        self.tracks.retain(|track| time - track.seen <= GONE);
+    }
+
+    /// Whether a frame belongs to another timeline than the frames before.
+    ///
+    /// A backlog, however old, goes on where its track was; only another timeline goes back.
+    /// Without going back, lateness is a matter for the confirmation of a step.
+    fn jumped(&self, id: u32, timestamp: i64, transit: i64) -> bool {
+        let steady = matches!(self.phase, Phase::Steady);
+        match self.tracks.iter().find(|track| track.id == id) {
+            Some(track) => {
+                let late = transit.saturating_sub(track.window.min());
+                let back = track.highest.saturating_sub(timestamp);
+                (back > JUMP && late > JUMP) || (steady && track.settle.is_none() && late < -JUMP)
+            }
+            None => steady && transit.saturating_sub(self.offset) < -SPREAD,
+        }
+    }
+
+    /// Updates the track and the jitter, and returns the track's index.
+    fn record(&mut self, id: u32, timestamp: i64, transit: i64, arrival: u64) -> usize {
+        let found = self.tracks.iter().position(|track| track.id == id);
+        let index = found.unwrap_or_else(|| {
             if self.tracks.len() >= TRACKS {
                 self.tracks.remove(0);
             }
@@ -286,93 +370,115 @@ impl Playout {
                 id,
                 highest: timestamp,
                 transit,
+                seen: self.time,
+                window: Window::default(),
+                settle: Some(Settle::new(transit, arrival, QUIET, DRAIN_MAX)),
+                late: None,
             });
-            return false;
-        };
-        if timestamp <= track.highest {
-            return track.highest - timestamp > JUMP;
+            self.tracks.len() - 1
+        });
+        let track = &mut self.tracks[index];
+        track.seen = self.time;
+        track.window.push(transit, self.time);
+        if let Some(settle) = &mut track.settle {
+            settle.push(transit, arrival);
         }
-        let difference = transit.saturating_sub(track.transit).saturating_abs();
-        if difference <= JUMP {
-            self.jitter += (difference - self.jitter) / 16;
+        if timestamp > track.highest {
+            let difference = transit.saturating_sub(track.transit).saturating_abs();
+            if difference <= JUMP {
+                self.jitter += (difference - self.jitter) / 16;
+            }
+            track.highest = timestamp;
+            track.transit = transit;
         }
-        track.highest = timestamp;
-        track.transit = transit;
-        false
+        index
     }
 
     /// Ends the acquisition if its time is over.
     fn conclude(&mut self, now: u64) {
-        if matches!(&self.phase, Phase::Acquiring(settle) if settle.done(now)) {
+        if matches!(self.phase, Phase::Acquiring { .. }) && self.acquired(now) {
+            let known: Vec<_> = self.decisive().map(|track| track.id).collect();
+            for track in &mut self.tracks {
+                track.settle.take_if(|_| known.contains(&track.id));
+            }
             self.phase = Phase::Steady;
-            self.prior = None;
+            self.before = None;
         }
     }
 
-    fn acquire(&mut self, transit: i64, timestamp: i64, arrival: u64) {
-        // With an offset that may still hold, a backlog gets all the time there is.
-        let quiet = if self.prior.is_some() {
-            SETTLE_MAX
-        } else {
-            QUIET
-        };
-        self.phase = Phase::Acquiring(Settle::new(transit, arrival, quiet, SETTLE_MAX));
-        self.restart(transit, timestamp, arrival);
-    }
-
-    fn reanchor(&mut self, track: u32, timestamp: i64, arrival: u64) -> Event {
-        let transit = transit(timestamp, arrival);
-        self.prior = None;
+    /// Forgets all tracks and begins the acquisition.
+    fn acquire(&mut self, prior: Option<i64>, timestamp: i64, arrival: u64) {
+        let since = arrival;
+        self.phase = Phase::Acquiring { prior, since };
         self.tracks.clear();
-        self.record(track, timestamp, transit);
-        self.acquire(transit, timestamp, arrival);
-        Event::Reanchored
-    }
-
-    /// Sets the offset and forgets the transits that led to the one before.
-    fn restart(&mut self, offset: i64, timestamp: i64, arrival: u64) {
-        self.offset = offset;
-        self.window = Window::default();
-        self.window.push(offset, arrival);
-        self.head = timestamp;
         self.early = None;
-        self.late = None;
+        self.head = timestamp;
+        if prior.is_none() {
+            self.before = None;
+        }
     }
 
-    /// The offset to step down to, if any.
+    /// Whether to step up for the track that a frame just came of: when all of its frames come too
+    /// late to be shown, a slew would freeze the picture for minutes.
+    fn step_up(&mut self, index: usize, transit: i64, arrival: u64) -> bool {
+        let (offset, time, tolerance) = (self.offset, self.time, self.tolerance());
+        // After a reconnection the tracks are the ones from before.
+        let slack = self.before().map_or(self.slack(), |_| tolerance);
+        let track = &mut self.tracks[index];
+        if let Some(settle) = &track.settle {
+            if !settle.done(arrival) {
+                return false;
+            }
+            track.settle = None;
+            let min = track.window.min();
+            return self.target().min(min).saturating_sub(offset) > slack;
+        }
+        if transit.saturating_sub(offset) <= tolerance {
+            track.late = None;
+            return false;
+        }
+        let run = track
+            .late
+            .get_or_insert_with(|| LateRun::new(transit, time));
+        run.push(transit, time);
+        if !run.confirmed(time) {
+            return false;
+        }
+        // A change of the path is one of all its tracks, and one step.
+        for (n, track) in self.tracks.iter_mut().enumerate() {
+            let run = track
+                .late
+                .take_if(|run| n == index || run.frames >= CONFIRM_FRAMES);
+            if let Some(run) = run {
+                track.window = Window::default();
+                track.window.push(run.min, time);
+            }
+        }
+        self.target() > offset
+    }
+
+    /// Whether to step down.
     ///
     /// A frame cannot be early by accident, so there is nothing to confirm, and one discontinuity
     /// now is better than a latency that stays up for a minute. Only the end of a draining backlog
     /// is awaited, so that it makes one step instead of one per frame; being early, the frames are
     /// shown all the same.
-    fn step_down(&mut self, transit: i64, arrival: u64) -> Option<i64> {
-        if self.early.is_none() && transit.saturating_sub(self.offset) >= -EARLY {
-            return None;
+    fn step_down(&mut self, arrival: u64) -> bool {
+        let target = self.target();
+        if target.saturating_sub(self.offset) >= -EARLY {
+            self.early = None;
+            return false;
         }
         let settle = self
             .early
-            .get_or_insert_with(|| Settle::new(transit, arrival, QUIET_BURST, EARLY_MAX));
-        settle.push(transit, arrival);
-        settle.done(arrival).then_some(settle.min)
+            .get_or_insert_with(|| Settle::new(target, arrival, QUIET_BURST, EARLY_MAX));
+        settle.push(target, arrival);
+        settle.done(arrival)
     }
 
-    /// The offset to step up to, if any: when every frame comes too late to be shown, a slew would
-    /// freeze the picture for minutes.
-    fn step_up(&mut self, transit: i64, arrival: u64) -> Option<i64> {
-        if transit.saturating_sub(self.offset) <= self.tolerance() {
-            self.late = None;
-            return None;
-        }
-        let run = self
-            .late
-            .get_or_insert_with(|| LateRun::new(transit, arrival));
-        run.push(transit, arrival);
-        run.confirmed().then_some(run.min)
-    }
-
-    /// Moves the offset towards the window's minimum, by what `advance` of media time allows.
+    /// Moves the offset towards the target, by what `advance` of media time allows.
     fn slew(&mut self, advance: i64) {
-        let error = self.window.min().saturating_sub(self.offset);
+        let error = self.target().saturating_sub(self.offset);
         let limit = advance / SLEW;
         let rise = error.clamp(0, SLEW_FULL) * limit / SLEW_FULL;
         self.offset = self.offset.saturating_add(error.clamp(-limit, rise));
@@ -387,6 +493,28 @@ fn clamp(nanoseconds: u64) -> i64 {
 /// The difference of two numbers that are not negative: it cannot overflow.
 fn transit(timestamp: i64, arrival: u64) -> i64 {
     clamp(arrival) - timestamp
+}
+
+/// What is known of a track.
+#[derive(Clone, Debug)]
+struct Track {
+    id: u32,
+    highest: i64,
+    /// The transit of the frame with the highest timestamp.
+    transit: i64,
+    /// [`Playout::time`] at the last frame.
+    seen: u64,
+    window: Window,
+    /// A new track's delay is not known yet: its frames may be a backlog.
+    settle: Option<Settle>,
+    /// All its frames are too late: waits for the confirmation of a step up.
+    late: Option<LateRun>,
+}
+
+impl Track {
+    fn settled(&self, now: u64) -> bool {
+        self.settle.as_ref().is_none_or(|settle| settle.done(now))
+    }
 }
 
 /// The minimum of the transits in the last [`BUCKETS`] stretches of time that had any frames. An
@@ -409,12 +537,11 @@ impl Default for Window {
 }
 
 impl Window {
-    fn push(&mut self, transit: i64, arrival: u64) {
-        // The absolute difference, here and below, recovers from a clock that was wrong once.
-        if arrival.abs_diff(self.since) >= BUCKET {
+    fn push(&mut self, transit: i64, time: u64) {
+        if time - self.since >= BUCKET {
             self.current = (self.current + 1) % BUCKETS;
             self.minima[self.current] = i64::MAX;
-            self.since = arrival;
+            self.since = time;
         }
         self.minima[self.current] = self.minima[self.current].min(transit);
     }
@@ -463,53 +590,51 @@ impl Settle {
         }
     }
 
+    /// When the minimum has settled if it falls no more.
+    fn end(&self) -> u64 {
+        self.fell.saturating_add(self.quiet)
+    }
+
     fn done(&self, now: u64) -> bool {
         now.abs_diff(self.fell) >= self.quiet || now.abs_diff(self.since) >= self.max
     }
 }
 
-/// A run of frames that are all too late.
+/// A run of frames of a track that are all too late.
 #[derive(Clone, Debug)]
 struct LateRun {
     min: i64,
-    /// The minimum when it last fell by [`DRAIN`].
+    since: u64,
+    /// The minimum when it last fell by [`DRAIN`], when that was, and the frames since.
     mark: i64,
-    last: u64,
-    /// The time with frames since the run began, and since [`mark`](Self::mark).
-    total: u64,
-    time: u64,
-    /// Frames since [`mark`](Self::mark).
+    fell: u64,
     frames: u32,
 }
 
 impl LateRun {
-    fn new(transit: i64, arrival: u64) -> Self {
+    fn new(transit: i64, time: u64) -> Self {
         Self {
             min: transit,
+            since: time,
             mark: transit,
-            last: arrival,
-            total: 0,
-            time: 0,
+            fell: time,
             frames: 0,
         }
     }
 
-    fn push(&mut self, transit: i64, arrival: u64) {
-        let elapsed = arrival.abs_diff(self.last).min(CONFIRM_GAP);
-        self.last = arrival;
-        self.total = self.total.saturating_add(elapsed);
-        self.time = self.time.saturating_add(elapsed);
+    fn push(&mut self, transit: i64, time: u64) {
         self.frames = self.frames.saturating_add(1);
         self.min = self.min.min(transit);
         if self.mark.saturating_sub(self.min) > DRAIN {
             self.mark = self.min;
-            self.time = 0;
+            self.fell = time;
             self.frames = 0;
         }
     }
 
-    fn confirmed(&self) -> bool {
-        self.total >= DRAIN_MAX || (self.time >= CONFIRM && self.frames >= CONFIRM_FRAMES)
+    fn confirmed(&self, time: u64) -> bool {
+        time - self.since >= DRAIN_MAX
+            || (time - self.fell >= CONFIRM && self.frames >= CONFIRM_FRAMES)
     }
 }
 

@@ -130,7 +130,7 @@ impl Track {
             }
             gst::PadProbeReturn::Ok
         });
-        let ghost = gst::GhostPad::builder_from_template_with_target(template, &src)?
+        let ghost = gst::GhostPad::builder_from_template(template)
             .name(pad_name)
             .build();
         // So that whoever handles pad-added finds the caps on the pad.
@@ -166,6 +166,8 @@ impl Track {
 
     pub(super) fn add_to(&self, bin: &gst::Bin) -> Result<(), glib::BoolError> {
         bin.add(&self.appsrc)?;
+        // Not before, as adding an element to a bin unlinks its pads.
+        self.ghost.set_target(self.appsrc.static_pad("src").as_ref())?;
         self.appsrc.sync_state_with_parent()?;
         bin.add_pad(&self.ghost)
     }
