@@ -29,7 +29,7 @@ all    el:vp8enc             |gstreamer1.0-plugins-good      |gstreamer1-plugins
 all    el:h264parse          |gstreamer1.0-plugins-bad       |gstreamer1-plugins-bad-free   |gst-plugins-bad   |gstreamer |the parsers of H.264, H.265 and AV1
 all    el:x264enc            |gstreamer1.0-plugins-ugly      |gstreamer1-plugins-ugly       |gst-plugins-ugly  |gstreamer |encoding H.264
 all    el:avdec_h264         |gstreamer1.0-libav             |gstreamer1-plugin-libav       |gst-libav         |gstreamer |decoding H.264, H.265 and AAC
-screen el:ximagesink         |gstreamer1.0-x                 |gstreamer1-plugins-base       |gst-plugins-base  |-         |a window to watch in
+all    el:timeoverlay        |gstreamer1.0-x                 |gstreamer1-plugins-base       |gst-plugins-base  |gstreamer |the clock on the test card, a window to watch in
 screen el:pulsesink          |gstreamer1.0-pulseaudio        |gstreamer1-plugins-good       |gst-plugins-good  |-         |sound
 screen el:alsasink           |gstreamer1.0-alsa              |gstreamer1-plugins-base       |gst-plugins-base  |-         |sound, where no sound server runs
 test   cmd:ip                |iproute2                       |iproute                       |iproute2          |-         |tests on bad networks, in namespaces

@@ -147,7 +147,7 @@ impl NetworkSettings {
             let endpoint = config.bind().await.map_err(|error| {
                 gst::error_msg!(
                     gst::ResourceError::OpenWrite,
-                    ["{error}. Choose another bind-address, or leave it unset"]
+                    ("{error}. Choose another bind-address, or leave it unset")
                 )
             })?;
             let builder = Live::builder(endpoint);
@@ -190,7 +190,7 @@ impl NetworkSettings {
                 url.parse().map_err(|error| {
                     gst::error_msg!(
                         gst::ResourceError::Settings,
-                        ["relay-urls: {url:?} is not a URL ({error}); one looks like https://relay.example.com"]
+                        ("relay-urls: {url:?} is not a URL ({error}); one looks like https://relay.example.com")
                     )
                 })
             })
@@ -198,7 +198,7 @@ impl NetworkSettings {
         if urls.is_empty() {
             return Err(gst::error_msg!(
                 gst::ResourceError::Settings,
-                ["relay-mode=custom needs relay-urls, for example relay-urls=https://relay.example.com"]
+                ("relay-mode=custom needs relay-urls, for example relay-urls=https://relay.example.com")
             ));
         }
         Ok(urls)
@@ -207,7 +207,7 @@ impl NetworkSettings {
     fn identity(&self) -> Result<Option<SecretKey>, gst::ErrorMessage> {
         let parse = |from: &str, text: &str| {
             parse_secret_key(text).map(Some).map_err(|error| {
-                gst::error_msg!(gst::ResourceError::Settings, ["{from}: {error}"])
+                gst::error_msg!(gst::ResourceError::Settings, ("{from}: {error}"))
             })
         };
         if let Some(text) = &self.secret_key {
@@ -217,7 +217,7 @@ impl NetworkSettings {
             let text = key_file(Path::new(path)).map_err(|error| {
                 gst::error_msg!(
                     gst::ResourceError::Read,
-                    ["The key file {path} cannot be used: {error}. Name a file that you can read and write"]
+                    ("The key file {path} cannot be used: {error}. Name a file that you can read and write")
                 )
             })?;
             return parse(path, &text);
@@ -262,7 +262,7 @@ fn parse_bind(text: &str) -> Result<SocketAddr, gst::ErrorMessage> {
     full.parse().map_err(|_| {
         gst::error_msg!(
             gst::ResourceError::Settings,
-            ["bind-address: {text:?} is not an address; write 0.0.0.0:4433, :4433 or [::]:4433"]
+            ("bind-address: {text:?} is not an address; write 0.0.0.0:4433, :4433 or [::]:4433")
         )
     })
 }

@@ -21,7 +21,7 @@ pub(crate) fn runtime() -> Result<&'static Runtime, gst::ErrorMessage> {
         .ok_or_else(|| {
             gst::error_msg!(
                 gst::ResourceError::Failed,
-                ["No threads could be started: the system is out of threads or memory"]
+                ("No threads could be started: the system is out of threads or memory")
             )
         })
 }

@@ -114,12 +114,14 @@ impl From<moq_mux::Error> for WriteError {
 impl LocalBroadcast {
     /// A broadcast with no tracks, not published yet.
     pub fn new() -> Self {
-        let mut broadcast = broadcast::Info::new().produce();
+        let mut info = broadcast::Info::new();
+        info.pool = super::pool();
+        let mut broadcast = info.produce();
         let zero = UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS);
-        let config = match moq_mux::Clock::at(Instant::now(), zero) {
-            Ok(clock) => catalog::Config::default().with_clock(clock),
-            Err(_) => catalog::Config::default(),
-        };
+        let mut config = catalog::Config::default().with_max_age(super::RETENTION);
+        if let Ok(clock) = moq_mux::Clock::at(Instant::now(), zero) {
+            config = config.with_clock(clock);
+        }
         let catalog = catalog::Producer::new(&mut broadcast, config)
             .expect("a broadcast that was just made has no catalog yet");
         Self {

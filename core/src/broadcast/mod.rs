@@ -4,12 +4,14 @@
 //! so that every player of that family reads it. A track is a sequence of groups; a group of video is a group of
 //! pictures and begins with a key frame, a group of audio is one packet, as every packet can be decoded by itself.
 
+mod cache;
 mod local;
 mod remote;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+pub(crate) use cache::{RETENTION, pool};
 pub use hang::catalog::{
     AAC, AV1, AudioCodec, AudioConfig, Catalog, Container, H264, H265, VP9, VideoCodec, VideoConfig,
 };

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
 use super::{PathInfo, alpns, quic::QuicSession};
-use crate::broadcast::{LocalBroadcast, RemoteBroadcast};
+use crate::broadcast::{LocalBroadcast, RETENTION, RemoteBroadcast, pool};
 
 /// Application close codes that tell a peer why a session ended.
 pub mod close_code {
@@ -271,7 +271,7 @@ impl Moq {
             .map_err(ConnectError::Unreachable)?
             .await
             .map_err(ConnectError::Connecting)?;
-        let (remote, remote_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
+        let (remote, remote_driver) = remote_origin();
         let quic = QuicSession::new(connection.clone());
         let client = Client::new()
             .with_publisher(&self.inner.origin)
@@ -287,7 +287,7 @@ impl Moq {
     }
 
     async fn welcome(&self, connection: Connection) -> Result<(), moq_lite::Error> {
-        let (remote, remote_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
+        let (remote, remote_driver) = remote_origin();
         let quic = QuicSession::new(connection.clone());
         let server = Server::new()
             .with_publisher(&self.inner.origin)
@@ -368,6 +368,14 @@ impl ProtocolHandler for Moq {
     async fn shutdown(&self) {
         Moq::shutdown(self).await;
     }
+}
+
+/// Where a session puts what its peer publishes.
+fn remote_origin() -> (origin::Producer, origin::Driver) {
+    let mut config = origin::Config::new(Hop::random());
+    config.pool = pool();
+    config.cache_duration = RETENTION;
+    origin::Producer::new(config)
 }
 
 fn now() -> std::time::Instant {

@@ -484,13 +484,13 @@ impl IrohLiveSink {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Decode,
-                ["Pad {name} is not published any more: {reason}. The other pads go on"]
+                ("Pad {name} is not published any more: {reason}. The other pads go on")
             );
         } else {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Decode,
-                ["Pad {name} cannot be published: {reason}. Put a parser before it, or look at what comes into it"]
+                ("Pad {name} cannot be published: {reason}. Put a parser before it, or look at what comes into it")
             );
         }
         others

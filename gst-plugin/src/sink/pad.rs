@@ -151,7 +151,7 @@ impl Pad {
     ) -> Result<(), gst::ErrorMessage> {
         let pad = self.ghost.name();
         let codec = Codec::of(caps).map_err(|reason| {
-            gst::error_msg!(gst::StreamError::WrongType, ["Pad {pad}: {reason}"])
+            gst::error_msg!(gst::StreamError::WrongType, ("Pad {pad}: {reason}"))
         })?;
         self.appsink.set_sync(match sync {
             Sync::True => true,
@@ -162,7 +162,7 @@ impl Pad {
             return Ok(());
         }
         let failed = |error: glib::BoolError| {
-            gst::error_msg!(gst::CoreError::Negotiation, ["Pad {pad}: {error}"])
+            gst::error_msg!(gst::CoreError::Negotiation, ("Pad {pad}: {error}"))
         };
         self.target(None).map_err(failed)?;
         let old = self.state().parser.take();
@@ -180,7 +180,7 @@ impl Pad {
                 let parser = gst::ElementFactory::make(factory).build().map_err(|_| {
                     gst::error_msg!(
                         gst::CoreError::MissingPlugin,
-                        ["Pad {pad}: the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good"]
+                        ("Pad {pad}: the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good")
                     )
                 })?;
                 if parser.has_property("config-interval") {

@@ -79,7 +79,7 @@ impl Publisher {
             .map_err(|error| {
                 gst::error_msg!(
                     gst::ResourceError::Settings,
-                    ["{error}. Set the property broadcast to another name"]
+                    ("{error}. Set the property broadcast to another name")
                 )
             })?;
         *self.run() = Some(Run {
@@ -199,7 +199,7 @@ async fn announce(
                 gst::element_error!(
                     element,
                     gst::ResourceError::Settings,
-                    ["No ticket can be made: {error}. Set the property broadcast to another name"]
+                    ("No ticket can be made: {error}. Set the property broadcast to another name")
                 );
             }
             return;
@@ -214,7 +214,7 @@ async fn announce(
                 gst::element_error!(
                     element,
                     gst::ResourceError::OpenWrite,
-                    ["The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written", location.display()]
+                    ("The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written", location.display())
                 );
             }
             let element = element.clone();

@@ -448,6 +448,9 @@ impl IrohLiveSrc {
             for track in &fresh {
                 track.add_to(bin)?;
             }
+            for track in &tracks {
+                track.send_collection(&collection);
+            }
             if cancel.is_cancelled() {
                 // The element stopped in the meantime, and may have seen only some of them.
                 for track in &fresh {
@@ -543,11 +546,11 @@ fn ticket(text: Option<&str>) -> Result<LiveTicket, gst::ErrorMessage> {
     let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
         return Err(gst::error_msg!(
             gst::ResourceError::NotFound,
-            ["No ticket: set the property ticket to what irohlivesink printed (iroh-live:…/name)"]
+            ("No ticket: set the property ticket to what irohlivesink printed (iroh-live:…/name)")
         ));
     };
     text.parse()
-        .map_err(|error| gst::error_msg!(gst::ResourceError::NotFound, ["The ticket cannot be read: {error}"]))
+        .map_err(|error| gst::error_msg!(gst::ResourceError::NotFound, ("The ticket cannot be read: {error}")))
 }
 
 /// A short stable name for the broadcast in stream ids.

@@ -94,7 +94,7 @@ async fn attempts(run: Arc<Run>) {
             run.set_status(Status::Failed);
             run.post_error(gst::error_msg!(
                 gst::ResourceError::NotFound,
-                ["{reason}. Gave up after {} ms, as the property timeout says", since.elapsed().as_millis()]
+                ("{reason}. Gave up after {} ms, as the property timeout says", since.elapsed().as_millis())
             ));
             return;
         }
@@ -133,7 +133,7 @@ async fn within(
 async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
     run.set_status(Status::Connecting);
     let address = run.ticket.endpoint_addr().map_err(|error| {
-        Failure::Fatal(gst::error_msg!(gst::ResourceError::Settings, ["{error}"]))
+        Failure::Fatal(gst::error_msg!(gst::ResourceError::Settings, ("{error}")))
     })?;
     let session = tokio::time::timeout(CONNECT_TIMEOUT, run.live.transport().connect(address))
         .await
@@ -197,7 +197,7 @@ async fn find(run: &Run, session: &MoqSession) -> Result<RemoteBroadcast, Failur
             broadcast = &mut subscribe => return broadcast.map_err(|error| match error {
                 SubscribeError::Refused(_) => Failure::Fatal(gst::error_msg!(
                     gst::ResourceError::NotAuthorized,
-                    ["The publisher does not let this viewer watch {name:?}. Ask for access for {}", run.live.endpoint().id()]
+                    ("The publisher does not let this viewer watch {name:?}. Ask for access for {}", run.live.endpoint().id())
                 )),
                 error => Failure::Again(capitalised(&error.to_string())),
             }),
@@ -225,7 +225,7 @@ fn catalog_failure(error: CatalogError) -> Failure {
         CatalogError::Transport(error) => lost(&error.to_string()),
         error => Failure::Fatal(gst::error_msg!(
             gst::StreamError::Format,
-            ["{}. Ask the publisher what it publishes with", capitalised(&error.to_string())]
+            ("{}. Ask the publisher what it publishes with", capitalised(&error.to_string()))
         )),
     }
 }
@@ -289,7 +289,7 @@ impl Run {
         if wanted.is_empty() && !unknown.is_empty() {
             return Err(Failure::Fatal(gst::error_msg!(
                 gst::StreamError::CodecNotFound,
-                ["Nothing of the broadcast can be played: {}. Update this plugin, or ask for another codec", unknown.join("; ")]
+                ("Nothing of the broadcast can be played: {}. Update this plugin, or ask for another codec", unknown.join("; "))
             )));
         }
         for reason in unknown {
@@ -309,7 +309,7 @@ impl Run {
             Ok(Some(Err(error))) => {
                 return Err(Failure::Fatal(gst::error_msg!(
                     gst::CoreError::Pad,
-                    ["A pad could not be added: {error}"]
+                    ("A pad could not be added: {error}")
                 )));
             }
             Ok(None) | Err(_) => return Ok(false),
@@ -383,7 +383,7 @@ impl Run {
 
     fn warn(&self, text: &str) {
         if let Some(element) = self.element.upgrade().filter(|_| !self.cancel.is_cancelled()) {
-            gst::element_warning!(element, gst::ResourceError::NotFound, ["{text}"]);
+            gst::element_warning!(element, gst::ResourceError::NotFound, ("{text}"));
         }
     }
 

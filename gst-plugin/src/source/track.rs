@@ -181,6 +181,12 @@ impl Track {
         let _ = bin.remove(&self.appsrc);
     }
 
+    /// Says on the pad what belongs to the broadcast, in front of the next frame.
+    pub(super) fn send_collection(&self, collection: &gst::StreamCollection) {
+        self.appsrc
+            .send_event(gst::event::StreamCollection::new(collection));
+    }
+
     pub(super) fn set_latency(&self, latency: gst::ClockTime) {
         self.appsrc.set_latency(latency, gst::ClockTime::NONE);
     }
