@@ -52,9 +52,8 @@ const GAP: u64 = SETTLE_MAX;
 /// The offset changes by 1/200 of the media time that passes (0.5 %, 5 ms per second): ten times
 /// any plausible skew, and too little to be heard.
 const SLEW: i64 = 200;
-/// Upwards, errors below this are corrected in proportion: a window that happened to have no fast
-/// frame then hardly counts, while a skew still does (500 ppm lag by 5 ms). Downwards there is no
-/// such doubt.
+/// Upwards, errors below this are corrected in proportion: a window without a fast frame then
+/// hardly counts, but a skew does (500 ppm lag by 5 ms). Downwards there is no such doubt.
 const SLEW_FULL: i64 = 50 * MS;
 /// The most media time credited to one frame, so that a gap does not become a jump.
 const SLEW_GAP: i64 = 1000 * MS;
@@ -67,8 +66,7 @@ const EARLY_MAX: u64 = 1000 * MS as u64;
 /// The least lateness that makes the offset step up, however small the budget is: just above
 /// one frame of video and the usual tolerance of sinks.
 const LATE_MIN: i64 = 40 * MS;
-/// The multiple of the jitter estimate that counts as jitter: uniformly distributed delays reach
-/// three times their mean difference.
+/// So many jitter estimates are jitter: uniform delays reach three times their mean difference.
 const JITTERS: i64 = 3;
 /// Every frame of a track has to be too late for this long, and for [`CONFIRM_FRAMES`], before a
 /// step up. The picture stands still meanwhile; but a stall that ends within it needs no step.
@@ -82,7 +80,6 @@ const DRAIN_MAX: u64 = 4000 * MS as u64;
 const JUMP: i64 = 2000 * MS;
 /// So do tracks that are slower than the fastest by more than this: no encoder's delay explains it.
 const SPREAD: i64 = 10_000 * MS;
-
 /// The tracks remembered; the oldest is forgotten. This bounds the memory, not the broadcast.
 const TRACKS: usize = 32;
 
@@ -92,9 +89,9 @@ const TRACKS: usize = 32;
 pub enum Event {
     /// Nothing, or a slew too slow to notice: mapped time is continuous.
     Steady,
-    /// The delay of the slowest track changed, or another track is the slowest now, and the offset
-    /// stepped; the observed frame and all after it, of every track, are mapped anew. The next
-    /// buffer of each track is a discontinuity.
+    /// The delay of the path changed, or another track is the slowest now, and the offset stepped;
+    /// the observed frame and all after it, of every track, are mapped anew. The next buffer of
+    /// each track is a discontinuity.
     Stepped {
         /// The change of the offset in nanoseconds: positive when latency was added.
         by: i64,
@@ -115,7 +112,7 @@ pub struct Playout {
     phase: Phase,
     /// The offset before a reconnection, until the new transits confirm or refute it.
     prior: Option<i64>,
-    /// The number of tracks before a reconnection, and until when they are waited for.
+    /// The number of tracks before a reconnection, and until when the offset waits for as many.
     before: (usize, u64),
     offset: i64,
     tracks: Vec<Track>,
@@ -124,7 +121,8 @@ pub struct Playout {
     /// The highest timestamp: its advance is the media time the slew rate refers to. Referring to
     /// media time makes mapped time monotonic wherever timestamps are.
     head: i64,
-    /// The local time of the last frame, and the time that has passed until then but for gaps.
+    /// The local time of the last frame, and the time that had passed by then, but for gaps. All
+    /// else refers to the latter.
     arrival: u64,
     time: u64,
     jitter: i64,
@@ -155,8 +153,8 @@ struct Track {
 impl Playout {
     /// A timeline that has seen no frame yet, for sinks with this latency budget.
     pub fn new(latency: Duration) -> Self {
-        let mut playout = Self {
-            latency: 0,
+        Self {
+            latency: clamp(latency.as_nanos()),
             phase: Phase::Waiting,
             prior: None,
             before: (0, 0),
@@ -167,15 +165,13 @@ impl Playout {
             arrival: 0,
             time: 0,
             jitter: 0,
-        };
-        playout.set_latency(latency);
-        playout
+        }
     }
 
     /// Sets the latency budget, at any time. It does not move the offset: the source has to post
     /// its new latency for the sinks to apply.
     pub fn set_latency(&mut self, latency: Duration) {
-        self.latency = i64::try_from(latency.as_nanos()).unwrap_or(i64::MAX);
+        self.latency = clamp(latency.as_nanos());
     }
 
     /// Takes note of a frame, in decode order within its track.
@@ -185,7 +181,7 @@ impl Playout {
     /// of the publisher's clock, `arrival` in nanoseconds of the local clock.
     ///
     /// While acquiring, the offset follows the minima freely, without an event. A track that
-    /// appears later is waited for as soon as its delay is known, with its second frame at best.
+    /// appears later moves it after 80 ms, or 300 ms after the last of a backlog.
     pub fn observe(&mut self, track: u32, timestamp: u64, arrival: u64) -> Event {
         let timestamp = clamp(timestamp);
         let transit = transit(timestamp, arrival);
@@ -203,12 +199,10 @@ impl Playout {
         }
         let index = self.record(track, timestamp, transit);
         if jumped {
-            self.prior = None;
             self.offset = transit;
             return Event::Reanchored;
         }
-        // Neither is negative, so the difference cannot overflow.
-        let advance = (timestamp - self.head).clamp(0, SLEW_GAP);
+        let advance = timestamp.saturating_sub(self.head).clamp(0, SLEW_GAP);
         self.head = self.head.max(timestamp);
 
         if let Some(prior) = self.prior
@@ -220,13 +214,12 @@ impl Playout {
             self.offset = prior;
             return Event::Steady;
         }
-        let before = self.offset;
         if matches!(self.phase, Phase::Acquiring { .. }) {
             self.offset = self.target();
         } else if self.step_up(index, transit) || self.step_down() {
             self.early = None;
-            self.offset = self.target();
-            let by = self.offset.saturating_sub(before);
+            let by = self.target().saturating_sub(self.offset);
+            self.offset = self.offset.saturating_add(by);
             return Event::Stepped { by };
         } else {
             self.slew(advance);
@@ -268,8 +261,7 @@ impl Playout {
         self.conclude(now);
         if matches!(self.phase, Phase::Steady) {
             self.prior = Some(self.offset);
-            let tracks = self.tracks.len().max(self.missing());
-            self.before = (tracks, self.time + GONE);
+            self.before = (self.tracks.len().max(self.missing()), self.time + GONE);
         }
         self.phase = Phase::Waiting;
         self.tracks.clear();
@@ -297,8 +289,9 @@ impl Playout {
     /// budget. But after a reconnection the new tracks are those from before.
     fn slack(&self) -> i64 {
         let share = if self.missing() == 0 { 3 } else { 1 };
-        let slack = self.latency / share;
-        slack.max(LATE_MIN).max(JITTERS * self.jitter)
+        (self.latency / share)
+            .max(LATE_MIN)
+            .max(JITTERS * self.jitter)
     }
 
     /// The lateness in nanoseconds that the path's jitter or the budget account for. A budget that
@@ -335,7 +328,7 @@ impl Playout {
     fn target(&self) -> i64 {
         let deadline = self.deadline();
         let tracks = self.tracks.iter().filter(|track| track.known(deadline));
-        // The slowest track may not be back yet.
+        // The slowest may not be back yet.
         let held = (tracks.clone().count() < self.missing()).then_some(self.offset);
         let minima = tracks.map(|track| track.window.min());
         let fastest = minima.clone().min().unwrap_or(self.offset);
@@ -362,9 +355,8 @@ impl Playout {
     fn record(&mut self, id: u32, timestamp: i64, transit: i64) -> usize {
         let found = self.tracks.iter().position(|track| track.id == id);
         let index = found.unwrap_or_else(|| {
-            if self.tracks.len() >= TRACKS {
-                self.tracks.remove(0);
-            }
+            self.tracks
+                .drain(..self.tracks.len().saturating_sub(TRACKS - 1));
             self.tracks.push(Track {
                 id,
                 highest: timestamp,
@@ -413,13 +405,13 @@ impl Playout {
         let (slack, tolerance) = (self.slack(), self.tolerance());
         let track = &mut self.tracks[index];
         if let Some(new) = &track.new {
-            let min = new.min;
-            // Here a backlog's next flight may still come.
+            // More patience than while acquiring: a backlog's next flight would undo the step.
             let quiet = if new.burst() { SETTLE_MAX } else { QUIET_BURST };
             if time - new.fell < quiet && time - new.since < DRAIN_MAX {
                 return false;
             }
             track.new = None;
+            let min = track.window.min();
             return self.target().min(min).saturating_sub(offset) > slack;
         }
         if transit.saturating_sub(offset) <= tolerance {
@@ -444,10 +436,9 @@ impl Playout {
 
     /// Whether to step down.
     ///
-    /// No frame is early by accident, so there is nothing to confirm, and one discontinuity now is
+    /// No frame is early by accident, so there is nothing to confirm, and one discontinuity is
     /// better than a latency that stays up for a minute. Only the end of a draining backlog is
-    /// awaited, so that it makes one step instead of one per frame; being early, the frames are
-    /// shown all the same.
+    /// awaited, to step once instead of with each frame; early frames are shown all the same.
     fn step_down(&mut self) -> bool {
         let (target, time) = (self.target(), self.time);
         if target.saturating_sub(self.offset) >= -EARLY {
@@ -469,8 +460,8 @@ impl Playout {
 }
 
 /// Nanoseconds as a signed number. What does not fit is no time but garbage.
-fn clamp(nanoseconds: u64) -> i64 {
-    i64::try_from(nanoseconds).unwrap_or(i64::MAX)
+fn clamp(nanoseconds: impl TryInto<i64>) -> i64 {
+    nanoseconds.try_into().unwrap_or(i64::MAX)
 }
 
 /// The difference of two numbers that are not negative: it cannot overflow.
@@ -495,15 +486,14 @@ struct Window {
 
 impl Window {
     fn new(transit: i64, since: u64) -> Self {
-        let mut minima = [i64::MAX; BUCKETS];
-        minima[0] = transit;
+        let minima = [transit; BUCKETS];
         Self { minima, since }
     }
 
     fn push(&mut self, transit: i64, time: u64) {
         if time - self.since >= BUCKET {
             self.minima.rotate_right(1);
-            self.minima[0] = i64::MAX;
+            self.minima[0] = transit;
             self.since = time;
         }
         self.minima[0] = self.minima[0].min(transit);
@@ -514,7 +504,7 @@ impl Window {
     }
 }
 
-/// The fall of a minimum while a backlog drains.
+/// The fall of a minimum while a backlog drains, from the first transit on.
 #[derive(Clone, Debug)]
 struct Fall {
     first: i64,
@@ -528,20 +518,19 @@ struct Fall {
 
 impl Fall {
     fn new(first: i64, since: u64) -> Self {
-        let (min, mark, fell, frames) = (first, first, since, 0);
         Self {
             first,
             since,
-            min,
-            mark,
-            fell,
-            frames,
+            min: first,
+            mark: first,
+            fell: since,
+            frames: 0,
         }
     }
 
     fn push(&mut self, transit: i64, time: u64, noticeable: i64) {
         self.min = self.min.min(transit);
-        self.frames = self.frames.saturating_add(1);
+        self.frames += 1;
         if self.mark.saturating_sub(self.min) > noticeable {
             self.mark = self.min;
             self.fell = time;

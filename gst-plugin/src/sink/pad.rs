@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
+use gst_app::gst_base::prelude::*;
 use iroh_live::{
     EncodedFrame,
     broadcast::{LocalTrack, TrackReservation, WriteError},
@@ -53,6 +54,8 @@ impl Pad {
             .enable_last_sample(false)
             .qos(false)
             .build();
+        // Video from before the segment is what later frames refer to; audio from there is dropped below.
+        appsink.set_drop_out_of_segment(false);
         let ghost = gst::GhostPad::builder_from_template(template)
             .name(name)
             .query_function(|pad, parent, query| {
@@ -379,6 +382,14 @@ impl Pad {
                 gst::debug!(imp::CAT, obj = self.ghost, "dropped a frame before the first key frame");
             }
             Err(WriteError::Ended) => return Err(gst::FlowError::Eos),
+            Err(error @ WriteError::GroupTooLarge) => {
+                // Said once for each group, as what follows has no key frame.
+                gst::element_imp_warning!(
+                    sink,
+                    gst::StreamError::Encode,
+                    ("Pad {}: {error}. Frames are dropped until the next key frame", self.ghost.name())
+                );
+            }
             Err(error) => {
                 gst::warning!(imp::CAT, obj = self.ghost, "frame at {timestamp:?}: {error}");
             }

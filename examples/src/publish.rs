@@ -1,0 +1,198 @@
+//! Publishes a test card, or a file as it is.
+
+use std::{io::Read, ops::ControlFlow, path::PathBuf, time::Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use gst::prelude::*;
+
+use crate::{
+    check_file,
+    pipeline::{self, Event},
+    say, ticket,
+};
+
+/// Tells a publisher that another process watches over it: it prints the ticket only, and ends with its standard input.
+///
+/// A pipe and not a signal, because a pipe closes however the other process ends.
+pub const CHILD_FLAG: &str = "--child";
+
+/// How long viewers may take for what is on the way to them when it ends.
+const FAREWELL_SECONDS: u64 = 2;
+
+/// A picture in which one sees time pass, and a tick every second that one hears it by.
+///
+/// `tune=zerolatency` is what makes x264enc fit for live video: without it, it holds back more than a second.
+/// `key-int-max=60`: a viewer can begin at a key frame only, so there is one every 2 s.
+const TEST_CARD: &str = "\
+    videotestsrc is-live=true pattern=smpte ! video/x-raw,width=1280,height=720,framerate=30/1 \
+    ! clockoverlay time-format=%H:%M:%S halignment=left valignment=top font-desc=\"Sans Bold 32\" \
+    ! timeoverlay halignment=right valignment=top font-desc=\"Sans Bold 32\" \
+    ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2500 key-int-max=60 \
+    ! queue ! irohlivesink name=stream broadcast=test-card \
+    audiotestsrc is-live=true wave=ticks freq=880 volume=0.3 samplesperbuffer=480 \
+    ! audio/x-raw,rate=48000,channels=2 ! opusenc ! queue ! stream.audio_0";
+
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    /// What to publish instead of the test card.
+    pub file: Option<PathBuf>,
+    /// Without relays and address lookup.
+    pub local: bool,
+    /// See [`CHILD_FLAG`].
+    pub child: bool,
+}
+
+/// Publishes until the file ends or somebody wants it to end.
+pub fn run(options: &Options) -> Result<()> {
+    let pipeline = match &options.file {
+        Some(file) => {
+            check_file(file)?;
+            file_pipeline(file)?
+        }
+        None => pipeline::launch(TEST_CARD)?,
+    };
+    let sink = pipeline.by_name("stream").ok_or_else(|| anyhow!("the pipeline has no sink"))?;
+    if options.local {
+        pipeline::stay_local(&sink);
+    }
+    sink.add_property_notify_watch(Some("subscribers"), true);
+    if options.child {
+        end_with_standard_input(&pipeline);
+    }
+    let (weak, child) = (pipeline.downgrade(), options.child);
+    let mut shown = false;
+    let mut ending: Option<Instant> = None;
+    pipeline::run(&pipeline, move |event| {
+        let done = || ControlFlow::Break(Ok(()));
+        match event {
+            Event::Message(message) => match message.view() {
+                gst::MessageView::Eos(_) => return done(),
+                gst::MessageView::PropertyNotify(notify) if !child => {
+                    if let (_, "subscribers", Some(count)) = notify.get() {
+                        let count = count.get::<u32>().unwrap_or_default();
+                        eprintln!("{count} {}", if count == 1 { "viewer" } else { "viewers" });
+                    }
+                }
+                gst::MessageView::Application(_) => return interrupt(&weak, &mut ending),
+                gst::MessageView::Element(element) => {
+                    if let Some(ticket) = new_ticket(element)
+                        && let Err(error) = announce(&ticket, child, std::mem::replace(&mut shown, true))
+                    {
+                        return ControlFlow::Break(Err(error));
+                    }
+                }
+                _ => {}
+            },
+            Event::Interrupt => return interrupt(&weak, &mut ending),
+            // An end that does not come, because something on the way to it hangs, is not waited for.
+            Event::Second => {
+                if ending.is_some_and(|since| since.elapsed().as_secs() >= FAREWELL_SECONDS) {
+                    return done();
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Ends the stream, which viewers are told; asked a second time, ends without.
+fn interrupt(
+    pipeline: &gst::glib::WeakRef<gst::Pipeline>,
+    ending: &mut Option<Instant>,
+) -> ControlFlow<Result<()>> {
+    if ending.replace(Instant::now()).is_some() {
+        return ControlFlow::Break(Ok(()));
+    }
+    if let Some(pipeline) = pipeline.upgrade() {
+        // To live sources this goes at once; to a file's queues as well, as they are in front of the sink.
+        pipeline.call_async(|pipeline| {
+            pipeline.send_event(gst::event::Eos::new());
+        });
+    }
+    ControlFlow::Continue(())
+}
+
+fn new_ticket(message: &gst::message::Element) -> Option<String> {
+    let structure = message.structure().filter(|structure| structure.name() == "irohlive-ticket")?;
+    structure.get::<String>("ticket").ok()
+}
+
+fn announce(text: &str, child: bool, again: bool) -> Result<()> {
+    if child {
+        return say(text);
+    }
+    if again {
+        eprintln!("\nThe addresses of this machine changed; the new ticket:");
+        return say(text);
+    }
+    ticket::show(text)?;
+    eprintln!("Watch it on another machine:  make watch TICKET='{text}'");
+    eprintln!("             or, installed:  gst-play-1.0 '{text}'");
+    eprintln!("Ctrl-C ends it.\n");
+    Ok(())
+}
+
+/// Posts a message on the bus when the process that holds the other end of standard input is gone.
+fn end_with_standard_input(pipeline: &gst::Pipeline) {
+    let bus = pipeline.bus();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        let gone = gst::message::Application::new(gst::Structure::new_empty("alone"));
+        bus.map(|bus| bus.post(gone))
+    });
+}
+
+/// `filesrc ! parsebin`, and from there every stream that irohlivesink takes, without decoding any.
+fn file_pipeline(file: &std::path::Path) -> Result<gst::Pipeline> {
+    let pipeline = gst::Pipeline::new();
+    let source = pipeline::element("filesrc")?;
+    source.set_property("location", file);
+    let parser = pipeline::element("parsebin")?;
+    // A file interleaves its streams in chunks: this lets one wait for the other without stopping it.
+    let queue = pipeline::element("multiqueue")?;
+    queue.set_property("max-size-buffers", 0u32);
+    let sink = pipeline::element("irohlivesink")?;
+    sink.set_property("name", "stream");
+    sink.set_property("broadcast", "movie");
+    pipeline.add_many([&source, &parser, &queue, &sink])?;
+    gst::Element::link_many([&source, &parser])?;
+    let name = file.display().to_string();
+    let (linked_queue, linked_sink, linked_name) = (queue.downgrade(), sink.downgrade(), name.clone());
+    parser.connect_pad_added(move |_, pad| {
+        let (Some(queue), Some(sink)) = (linked_queue.upgrade(), linked_sink.upgrade()) else {
+            return;
+        };
+        if let Err(error) = publish_stream(pad, &queue, &sink) {
+            eprintln!("{linked_name}: {error}");
+        }
+    });
+    let sink = sink.downgrade();
+    parser.connect_no_more_pads(move |parser| {
+        if sink.upgrade().is_some_and(|sink| sink.num_sink_pads() == 0) {
+            gst::element_error!(
+                parser,
+                gst::StreamError::CodecNotFound,
+                ("There is nothing in {name} that can be published as it is")
+            );
+        }
+    });
+    Ok(pipeline)
+}
+
+fn publish_stream(pad: &gst::Pad, queue: &gst::Element, sink: &gst::Element) -> Result<()> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let template = ["video_%u", "audio_%u"]
+        .into_iter()
+        .filter_map(|template| sink.pad_template(template))
+        .find(|template| template.caps().can_intersect(&caps));
+    let what = gst_pbutils::pb_utils_get_codec_description(&caps);
+    ensure!(template.is_some(), "{what} is left out, as irohlivesink does not take it.");
+    let input = queue.request_pad_simple("sink_%u").zip(template);
+    let linked = input.and_then(|(input, template)| {
+        pad.link(&input).ok()?;
+        let output = input.iterate_internal_links().into_iter().next()?.ok()?;
+        let taken = sink.request_pad(&template, None, None)?;
+        output.link(&taken).ok()
+    });
+    linked.map(drop).ok_or_else(|| anyhow!("{what} could not be linked."))
+}
