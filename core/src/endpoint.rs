@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey,
     endpoint::{BindError, Builder, InvalidSocketAddr, presets},
@@ -96,6 +97,11 @@ impl EndpointConfig {
     /// # Errors
     /// See [`BindEndpointError`].
     pub async fn bind(self) -> Result<Endpoint, BindEndpointError> {
+        let bound: BoxFuture<'static, _> = Box::pin(self.open());
+        bound.await
+    }
+
+    async fn open(self) -> Result<Endpoint, BindEndpointError> {
         let mut builder = Builder::new(presets::Minimal).transport_config(quic_config());
         if self.lookup.dns {
             builder = builder.preset(presets::N0);

@@ -8,18 +8,24 @@
 #![deny(missing_docs)]
 
 pub mod broadcast;
+mod call;
 pub mod endpoint;
 mod live;
 pub mod playout;
 pub mod retry;
+pub mod signals;
 mod subscription;
 pub mod ticket;
 pub mod transport;
 pub mod util;
 
+pub use call::{CALL_BROADCAST_NAME, Call, CallError, DisconnectReason};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
 pub use iroh;
+pub use signals::{NetStats, NetworkSignals};
 pub use live::{FromEnvError, Live, LiveBuilder};
 pub use moq_lite;
 pub use subscription::{SubscribeError, Subscription};
-pub use ticket::LiveTicket;
+pub use ticket::{LiveTicket, ParseTicketError};
+pub use transport::{Moq, MoqSession, Policy};
+pub use util::{secret_key_from_env, spawn_signal_producer, spawn_stats_recorder};

@@ -10,7 +10,7 @@ use crate::{
     broadcast::LocalBroadcast,
     endpoint::{BindEndpointError, EndpointConfig},
     subscription::{Subscription, SubscribeError},
-    transport::{Moq, PublishError, alpns},
+    transport::{Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_from_env},
 };
 
@@ -38,6 +38,7 @@ pub struct Live {
 #[derive(Debug)]
 pub struct LiveBuilder {
     endpoint: Endpoint,
+    policy: Policy,
     router: bool,
     gossip: GossipChoice,
 }
@@ -81,6 +82,7 @@ impl Live {
     pub fn builder(endpoint: Endpoint) -> LiveBuilder {
         LiveBuilder {
             endpoint,
+            policy: Policy::default(),
             router: false,
             gossip: GossipChoice::None,
         }
@@ -163,6 +165,12 @@ impl LiveBuilder {
         self
     }
 
+    /// Decides who may connect and who may watch what; without it everyone who has a ticket may.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Makes a gossip instance, which rooms need.
     pub fn with_gossip(mut self) -> Self {
         self.gossip = GossipChoice::Own;
@@ -177,7 +185,7 @@ impl LiveBuilder {
 
     /// Starts. Must be called in a tokio runtime.
     pub fn spawn(self) -> Live {
-        let moq = Moq::new(self.endpoint.clone());
+        let moq = Moq::with_policy(self.endpoint.clone(), self.policy);
         let (gossip, own) = match self.gossip {
             GossipChoice::None => (None, false),
             GossipChoice::Own => (

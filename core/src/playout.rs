@@ -240,15 +240,12 @@ impl Playout {
     /// This becomes true by the passing of time: 20 ms after the first frame of each track, 80 ms
     /// after the last of a backlog, but at most 300 ms after the first frame of all.
     pub fn acquired(&self, now: u64) -> bool {
-        let (now, deadline) = (self.time_at(now), self.deadline());
+        let now = self.time_at(now);
         // With an offset that may still hold, a backlog gets all the time there is.
-        let open =
-            |track: &Track| self.prior.is_some() || track.known(deadline) && !track.known(now);
+        let known = || self.prior.is_none() && self.tracks.iter().all(|track| track.known(now));
         match self.phase {
             Phase::Waiting => false,
-            Phase::Acquiring { since } => {
-                now - since >= SETTLE_MAX || !self.tracks.iter().any(open)
-            }
+            Phase::Acquiring { since } => now - since >= SETTLE_MAX || known(),
             Phase::Steady => true,
         }
     }
@@ -300,9 +297,9 @@ impl Playout {
         self.latency.max(self.slack())
     }
 
-    /// The time at local time `now`. The absolute difference recovers from a clock that was wrong.
+    /// The time at local time `now`. What a clock that was wrong once did to it is forgotten.
     fn time_at(&self, now: u64) -> u64 {
-        self.time + now.abs_diff(self.arrival).min(GAP)
+        self.time + now.saturating_sub(self.arrival).min(GAP)
     }
 
     /// The number of tracks to wait for after a reconnection.
@@ -1013,6 +1010,19 @@ mod tests {
     }
 
     #[test]
+    fn a_few_late_frames_of_a_slow_stream_are_no_new_delay() {
+        let mut viewer = Viewer::new(BUDGET);
+        viewer.watch(&track(VIDEO, 300 * MS, (-9 * SEC, 20 * SEC), |time| {
+            if (0..8 * 300 * MS).contains(&time) {
+                250 * MS
+            } else {
+                0
+            }
+        }));
+        viewer.assert_no_event();
+    }
+
+    #[test]
     fn blackout_leaves_latency_as_it_was() {
         for length in [500 * MS, 1500 * MS, 5 * SEC, 20 * SEC, 300 * SEC] {
             for speed in [10, 1000] {
@@ -1067,6 +1077,38 @@ mod tests {
             viewer.assert_latency(drained + 1500 * MS, 0, 16 * MS);
             viewer.assert_latency(drained + 5 * SEC, 0, 0);
         }
+    }
+
+    #[test]
+    fn backlog_of_a_slow_stream_makes_a_step_a_second() {
+        let slow =
+            |from, to, delay: &mut dyn FnMut(i64) -> i64| track(VIDEO, 100 * MS, (from, to), delay);
+        let mut viewer = Viewer::new(BUDGET);
+        viewer.watch(&slow(-20 * SEC, 20 * SEC, &mut blackout(-20 * SEC, 0, 5)));
+        assert!(
+            (1..=6).contains(&viewer.events.len()),
+            "{:?}",
+            viewer.events
+        );
+        viewer.assert_latency(10 * SEC, 0, 0);
+        // Also after a connection was lost in the midst of another.
+        let mut lost = slow(20 * SEC, 80 * SEC, &mut blackout(20 * SEC, 42 * SEC, 5));
+        lost.retain(|frame| frame.arrival < 44 * SEC);
+        viewer.playout.reconnected(local(42 * SEC));
+        viewer.watch(&lost);
+        viewer.playout.reconnected(local(45 * SEC));
+        viewer.events.clear();
+        viewer.watch(&slow(
+            20 * SEC,
+            80 * SEC,
+            &mut blackout(20 * SEC, 46 * SEC, 5),
+        ));
+        assert!(
+            (1..=8).contains(&viewer.events.len()),
+            "{:?}",
+            viewer.events
+        );
+        viewer.assert_latency(60 * SEC, 0, 0);
     }
 
     #[test]
@@ -1197,6 +1239,31 @@ mod tests {
                 viewer.events
             );
         }
+    }
+
+    #[test]
+    fn old_group_of_a_new_track_that_hardly_drains_does_not_freeze_the_picture() {
+        let mut viewer = Viewer::settled(BUDGET);
+        let audio = track(AUDIO, AUDIO_PERIOD, (0, 60 * SEC), steady(0));
+        let video = track(7, VIDEO_PERIOD, (-9 * SEC, 60 * SEC), |time| {
+            ((time + 9 * SEC) * 5 / 7 - time).max(0)
+        });
+        viewer.watch(&merge([audio, video]));
+        assert!(
+            matches!(viewer.events[0], (at, Event::Stepped { by: SEC.. })
+            if at < 4100 * MS)
+        );
+        viewer.assert_latency(35 * SEC, 0, 0);
+    }
+
+    #[test]
+    fn new_track_does_not_hasten_a_slew() {
+        let mut viewer = Viewer::settled(BUDGET);
+        viewer.watch(&both((0, 6 * SEC), steady(150 * MS)));
+        let third = track(7, AUDIO_PERIOD, (6 * SEC, 10 * SEC), steady(20 * MS));
+        let both = both((6 * SEC, 10 * SEC), steady(150 * MS));
+        viewer.watch(&merge([both, third]));
+        viewer.assert_no_event();
     }
 
     #[test]
@@ -1337,7 +1404,12 @@ mod tests {
                 for frame in frames.iter_mut().filter(|frame| frame.track == VIDEO) {
                     frame.timestamp += shift;
                 }
-                viewer.watch(&frames);
+                for frame in frames {
+                    let _ = viewer.observe(frame);
+                    // No sink has to wait for long.
+                    let wait = frame.timestamp + viewer.latency() - frame.arrival;
+                    assert!(wait <= SPREAD, "{wait}");
+                }
                 // The fastest is played, that is the one whose timestamps are ahead.
                 let latency = 0.min(-shift);
                 viewer.assert_latency(7 * SEC, latency, latency);
@@ -1382,6 +1454,20 @@ mod tests {
             viewer.assert_no_event();
             viewer.assert_latency(0, SLOW, SLOW);
         }
+    }
+
+    #[test]
+    fn reconnections_in_a_row_keep_the_offset_of_a_slow_and_a_fast_track() {
+        let mut viewer = Viewer::apart();
+        // The slow track is late to come back, and does so at the second time only.
+        viewer.playout.reconnected(local(2 * SEC));
+        viewer.watch(&track(2, AUDIO_PERIOD, (3 * SEC, 4 * SEC), steady(FAST)));
+        viewer.playout.reconnected(local(5 * SEC));
+        let audio = track(3, AUDIO_PERIOD, (6 * SEC, 30 * SEC), steady(FAST));
+        let video = track(4, VIDEO_PERIOD, (6 * SEC, 30 * SEC), steady(SLOW));
+        viewer.watch(&merge([audio, video]));
+        viewer.assert_no_event();
+        viewer.assert_latency(0, SLOW, SLOW);
     }
 
     #[test]
@@ -1513,6 +1599,12 @@ mod tests {
         viewer.watch(&frames);
         viewer.assert_no_event();
         viewer.assert_latency(0, 0, 0);
+        // Nor if the rest of its group is skipped.
+        let mut skipped = track(8, VIDEO_PERIOD, (11 * SEC, 20 * SEC), steady(0));
+        skipped[0].timestamp -= 5 * SEC;
+        viewer.watch(&merge([both((10 * SEC, 20 * SEC), steady(0)), skipped]));
+        viewer.assert_no_event();
+        viewer.assert_latency(0, 0, 0);
     }
 
     #[test]
@@ -1622,8 +1714,12 @@ mod tests {
             viewer.playout.reconnected(local(9 * SEC));
             viewer.shift = shift;
             viewer.watch(&both((10 * SEC, 30 * SEC), steady(delay)));
-            viewer.assert_latency(10_350 * MS, delay, delay);
+            viewer.assert_no_event();
+            viewer.assert_latency(10_000 * MS, delay, delay);
             assert!(viewer.playout.acquired(local(10_700 * MS)));
+            // The offset from before is forgotten.
+            viewer.watch(&both((30 * SEC, 40 * SEC), steady(delay - 250 * MS)));
+            assert!(matches!(viewer.events[..], [(_, Event::Stepped { .. })]));
         }
     }
 

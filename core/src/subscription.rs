@@ -1,7 +1,10 @@
 //! A broadcast of a peer, with the session that carries it.
 
+use tokio::sync::watch;
+
 use crate::{
     broadcast::RemoteBroadcast,
+    signals::{NetStats, NetworkSignals, spawn_signal_producer, spawn_stats_recorder},
     transport::{self, ConnectError, MoqSession},
 };
 
@@ -18,15 +21,27 @@ pub enum SubscribeError {
 }
 
 /// A broadcast of a peer, with the session that carries it.
-#[derive(Debug, Clone)]
+///
+/// Signals and statistics are taken until the session ends.
+#[derive(Debug)]
 pub struct Subscription {
     session: MoqSession,
     broadcast: RemoteBroadcast,
+    signals: watch::Receiver<NetworkSignals>,
+    stats: NetStats,
 }
 
 impl Subscription {
     pub(crate) fn new(session: MoqSession, broadcast: RemoteBroadcast) -> Self {
-        Self { session, broadcast }
+        let shutdown = session.ended();
+        let stats = NetStats::new();
+        spawn_stats_recorder(session.connection(), stats.clone(), shutdown.clone());
+        Self {
+            signals: spawn_signal_producer(session.connection(), shutdown),
+            session,
+            broadcast,
+            stats,
+        }
     }
 
     /// The session with the publisher.
@@ -37,5 +52,20 @@ impl Subscription {
     /// The broadcast.
     pub fn broadcast(&self) -> &RemoteBroadcast {
         &self.broadcast
+    }
+
+    /// The state of the network, every 200 ms.
+    pub fn signals(&self) -> &watch::Receiver<NetworkSignals> {
+        &self.signals
+    }
+
+    /// Statistics, for a display.
+    pub fn stats(&self) -> &NetStats {
+        &self.stats
+    }
+
+    /// Takes it apart.
+    pub fn into_parts(self) -> (MoqSession, RemoteBroadcast, watch::Receiver<NetworkSignals>) {
+        (self.session, self.broadcast, self.signals)
     }
 }

@@ -3,6 +3,8 @@
 use data_encoding::HEXLOWER;
 use iroh::SecretKey;
 
+pub use crate::signals::{spawn_signal_producer, spawn_stats_recorder};
+
 /// The environment variable that holds the secret key.
 pub const SECRET_ENV: &str = "IROH_SECRET";
 

@@ -52,7 +52,11 @@ impl Publisher {
 
     /// Waits for the ticket, which the publisher prints first.
     fn ticket(&mut self) -> Result<String> {
-        let output = self.0.stdout.take().context("the publisher has an output")?;
+        let output = self
+            .0
+            .stdout
+            .take()
+            .context("the publisher has an output")?;
         let mut lines = BufReader::new(output).lines();
         match lines.next() {
             Some(Ok(ticket)) => {

@@ -1,6 +1,7 @@
 //! Publishes a test card or a file, watches a ticket, or does both: a first stream in one command.
 
 mod both;
+mod narrator;
 mod pipeline;
 mod publish;
 mod report;
@@ -66,7 +67,11 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     let unknown = flags
         .iter()
         .find(|flag| !["--local", "--help", publish::CHILD_FLAG].contains(&flag.as_str()));
-    ensure!(unknown.is_none(), "There is no option {}.\n\n{USAGE}", unknown.map_or("", |flag| flag));
+    ensure!(
+        unknown.is_none(),
+        "There is no option {}.\n\n{USAGE}",
+        unknown.map_or("", |flag| flag)
+    );
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let file = |words: &[&str]| words.first().map(PathBuf::from);
     Ok(match words.as_slice() {
@@ -89,8 +94,13 @@ fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
 fn check_file(path: &Path) -> Result<()> {
     let name = path.display();
     let file = std::fs::File::open(path).with_context(|| format!("{name} cannot be read"))?;
-    let about = file.metadata().with_context(|| format!("{name} cannot be read"))?;
-    ensure!(!about.is_dir(), "{name} is a folder: name a file with H.264 video, for example");
+    let about = file
+        .metadata()
+        .with_context(|| format!("{name} cannot be read"))?;
+    ensure!(
+        !about.is_dir(),
+        "{name} is a folder: name a file with H.264 video, for example"
+    );
     Ok(())
 }
 
@@ -135,7 +145,14 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_answered_with_the_usage() {
-        for line in ["", "watch", "watch a b", "publish a b", "dance", "both --fast"] {
+        for line in [
+            "",
+            "watch",
+            "watch a b",
+            "publish a b",
+            "dance",
+            "both --fast",
+        ] {
             let answer = parsed(line).unwrap_err().to_string();
             assert!(answer.contains("irohlive-demo watch"), "{line}: {answer}");
         }

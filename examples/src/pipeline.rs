@@ -18,18 +18,34 @@ pub enum Event<'a> {
 /// Makes a pipeline of a description as `gst-launch-1.0` takes it.
 pub fn launch(description: &str) -> Result<gst::Pipeline> {
     let mut context = gst::ParseContext::new();
-    let made = gst::parse::launch_full(description, Some(&mut context), gst::ParseFlags::FATAL_ERRORS)
-        .map_err(|error| explain(&context, &error))?;
+    let made = gst::parse::launch_full(
+        description,
+        Some(&mut context),
+        gst::ParseFlags::FATAL_ERRORS,
+    )
+    .map_err(|error| explain(&context, &error))?;
     made.downcast::<gst::Pipeline>()
         .map_err(|_| anyhow!("{description} is not a pipeline"))
 }
 
-/// Makes a bin of a description; what is unlinked at its ends becomes its pads.
-pub fn bin(description: &str) -> Result<gst::Element> {
+/// Makes a bin of a description, whose pad `sink` is that of its element named `input`.
+///
+/// The automatic choice of a pad is no help here: before a decoder has made its output, the element behind it has an
+/// unlinked pad as well.
+pub fn branch(description: &str) -> Result<gst::Bin> {
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS;
-    gst::parse::bin_from_description_full(description, true, Some(&mut context), flags)
-        .map_err(|error| explain(&context, &error))
+    let made = gst::parse::bin_from_description_full(description, false, Some(&mut context), flags)
+        .map_err(|error| explain(&context, &error))?;
+    let bin = made
+        .downcast::<gst::Bin>()
+        .map_err(|_| anyhow!("{description} is not a bin"))?;
+    let input = bin
+        .by_name("input")
+        .and_then(|input| input.static_pad("sink"));
+    let pad = gst::GhostPad::builder_with_target(&input.context("the branch has an input")?)?;
+    bin.add_pad(&pad.name("sink").build())?;
+    Ok(bin)
 }
 
 /// Makes one element.
@@ -86,7 +102,9 @@ pub fn run(
     if pipeline.set_state(gst::State::Playing).is_err() {
         let error = bus.pop_filtered(&[gst::MessageType::Error]);
         let _ = pipeline.set_state(gst::State::Null);
-        return Err(error.as_ref().map_or_else(|| anyhow!("The pipeline does not start"), sentence));
+        return Err(error
+            .as_ref()
+            .map_or_else(|| anyhow!("The pipeline does not start"), sentence));
     }
     let main_loop = glib::MainLoop::new(None, false);
     let outcome = Rc::new(RefCell::new(Ok(())));

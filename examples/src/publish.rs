@@ -2,7 +2,7 @@
 
 use std::{io::Read, ops::ControlFlow, path::PathBuf, time::Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use gst::prelude::*;
 
 use crate::{
@@ -19,18 +19,20 @@ pub const CHILD_FLAG: &str = "--child";
 /// How long viewers may take for what is on the way to them when it ends.
 const FAREWELL_SECONDS: u64 = 2;
 
-/// A picture in which one sees time pass, and a tick every second that one hears it by.
+/// A picture in which one sees time pass, and a quiet tone.
 ///
-/// `tune=zerolatency` is what makes x264enc fit for live video: without it, it holds back more than a second.
-/// `key-int-max=60`: a viewer can begin at a key frame only, so there is one every 2 s.
+/// What makes this fit for live video: `tune=zerolatency`, without which x264enc holds back more than a second; a key
+/// frame every 2 s (`key-int-max=60`), as viewers can begin at one only; and in front of the encoder a queue that drops
+/// pictures (`leaky`), so that a busy machine shows fewer pictures, but never older ones.
 const TEST_CARD: &str = "\
     videotestsrc is-live=true pattern=smpte ! video/x-raw,width=1280,height=720,framerate=30/1 \
     ! clockoverlay time-format=%H:%M:%S halignment=left valignment=top font-desc=\"Sans Bold 32\" \
     ! timeoverlay halignment=right valignment=top font-desc=\"Sans Bold 32\" \
-    ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2500 key-int-max=60 \
-    ! queue ! irohlivesink name=stream broadcast=test-card \
-    audiotestsrc is-live=true wave=ticks freq=880 volume=0.3 samplesperbuffer=480 \
-    ! audio/x-raw,rate=48000,channels=2 ! opusenc ! queue ! stream.audio_0";
+    ! queue leaky=downstream max-size-buffers=2 \
+    ! x264enc tune=zerolatency speed-preset=superfast bitrate=2500 key-int-max=60 \
+    ! irohlivesink name=stream broadcast=test-card \
+    audiotestsrc is-live=true freq=440 volume=0.1 samplesperbuffer=480 \
+    ! audio/x-raw,rate=48000,channels=2 ! queue ! opusenc ! stream.audio_0";
 
 #[derive(Debug, PartialEq)]
 pub struct Options {
@@ -51,7 +53,9 @@ pub fn run(options: &Options) -> Result<()> {
         }
         None => pipeline::launch(TEST_CARD)?,
     };
-    let sink = pipeline.by_name("stream").ok_or_else(|| anyhow!("the pipeline has no sink"))?;
+    let sink = pipeline
+        .by_name("stream")
+        .ok_or_else(|| anyhow!("the pipeline has no sink"))?;
     if options.local {
         pipeline::stay_local(&sink);
     }
@@ -60,9 +64,10 @@ pub fn run(options: &Options) -> Result<()> {
         end_with_standard_input(&pipeline);
     }
     let (weak, child) = (pipeline.downgrade(), options.child);
-    let mut shown = false;
     let mut ending: Option<Instant> = None;
-    pipeline::run(&pipeline, move |event| {
+    // Nobody should get a ticket for a file that then turns out to be none: only when it plays, it is given out.
+    let (mut ready, mut waiting, mut shown) = (options.file.is_none(), None, false);
+    let outcome = pipeline::run(&pipeline, move |event| {
         let done = || ControlFlow::Break(Ok(()));
         match event {
             Event::Message(message) => match message.view() {
@@ -75,12 +80,9 @@ pub fn run(options: &Options) -> Result<()> {
                 }
                 gst::MessageView::Application(_) => return interrupt(&weak, &mut ending),
                 gst::MessageView::Element(element) => {
-                    if let Some(ticket) = new_ticket(element)
-                        && let Err(error) = announce(&ticket, child, std::mem::replace(&mut shown, true))
-                    {
-                        return ControlFlow::Break(Err(error));
-                    }
+                    waiting = new_ticket(element).or(waiting.take())
                 }
+                gst::MessageView::AsyncDone(_) => ready = true,
                 _ => {}
             },
             Event::Interrupt => return interrupt(&weak, &mut ending),
@@ -91,8 +93,17 @@ pub fn run(options: &Options) -> Result<()> {
                 }
             }
         }
+        if let Some(ticket) = waiting.take_if(|_| ready)
+            && let Err(error) = announce(&ticket, child, std::mem::replace(&mut shown, true))
+        {
+            return ControlFlow::Break(Err(error));
+        }
         ControlFlow::Continue(())
-    })
+    });
+    match &options.file {
+        Some(file) => outcome.with_context(|| file.display().to_string()),
+        None => outcome,
+    }
 }
 
 /// Ends the stream, which viewers are told; asked a second time, ends without.
@@ -113,7 +124,9 @@ fn interrupt(
 }
 
 fn new_ticket(message: &gst::message::Element) -> Option<String> {
-    let structure = message.structure().filter(|structure| structure.name() == "irohlive-ticket")?;
+    let structure = message
+        .structure()
+        .filter(|structure| structure.name() == "irohlive-ticket")?;
     structure.get::<String>("ticket").ok()
 }
 
@@ -157,13 +170,13 @@ fn file_pipeline(file: &std::path::Path) -> Result<gst::Pipeline> {
     pipeline.add_many([&source, &parser, &queue, &sink])?;
     gst::Element::link_many([&source, &parser])?;
     let name = file.display().to_string();
-    let (linked_queue, linked_sink, linked_name) = (queue.downgrade(), sink.downgrade(), name.clone());
+    let (linked_queue, linked_sink) = (queue.downgrade(), sink.downgrade());
     parser.connect_pad_added(move |_, pad| {
         let (Some(queue), Some(sink)) = (linked_queue.upgrade(), linked_sink.upgrade()) else {
             return;
         };
         if let Err(error) = publish_stream(pad, &queue, &sink) {
-            eprintln!("{linked_name}: {error}");
+            eprintln!("{name}: {error}");
         }
     });
     let sink = sink.downgrade();
@@ -172,7 +185,7 @@ fn file_pipeline(file: &std::path::Path) -> Result<gst::Pipeline> {
             gst::element_error!(
                 parser,
                 gst::StreamError::CodecNotFound,
-                ("There is nothing in {name} that can be published as it is")
+                ("There is nothing in it that can be published as it is")
             );
         }
     });
@@ -186,7 +199,10 @@ fn publish_stream(pad: &gst::Pad, queue: &gst::Element, sink: &gst::Element) -> 
         .filter_map(|template| sink.pad_template(template))
         .find(|template| template.caps().can_intersect(&caps));
     let what = gst_pbutils::pb_utils_get_codec_description(&caps);
-    ensure!(template.is_some(), "{what} is left out, as irohlivesink does not take it.");
+    ensure!(
+        template.is_some(),
+        "{what} is left out, as irohlivesink does not take it."
+    );
     let input = queue.request_pad_simple("sink_%u").zip(template);
     let linked = input.and_then(|(input, template)| {
         pad.link(&input).ok()?;
@@ -194,5 +210,7 @@ fn publish_stream(pad: &gst::Pad, queue: &gst::Element, sink: &gst::Element) -> 
         let taken = sink.request_pad(&template, None, None)?;
         output.link(&taken).ok()
     });
-    linked.map(drop).ok_or_else(|| anyhow!("{what} could not be linked."))
+    linked
+        .map(drop)
+        .ok_or_else(|| anyhow!("{what} could not be linked."))
 }

@@ -1,4 +1,4 @@
-//! The arithmetic behind the line that is printed every second, and the words for the state of things.
+//! The arithmetic behind the line that is printed every second.
 
 use std::{fmt, time::Duration};
 
@@ -110,12 +110,26 @@ impl Report {
     pub fn is_silent(&self) -> bool {
         self.kbits == 0.0
     }
+
+    /// Whether frames came before their time.
+    pub fn is_ahead(&self) -> bool {
+        self.delay.is_some_and(|delay| delay < 0)
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { total, unit, per_second, kbits, .. } = self;
-        write!(f, "{total:>6} {unit}  {per_second:>5.1} fps  {kbits:>6.0} kbit/s  delay ")?;
+        let Self {
+            total,
+            unit,
+            per_second,
+            kbits,
+            ..
+        } = self;
+        write!(
+            f,
+            "{total:>6} {unit}  {per_second:>5.1} fps  {kbits:>6.0} kbit/s  delay "
+        )?;
         match self.delay {
             Some(delay) => write!(f, "{:.1} ms", millis(delay))?,
             None => write!(f, "unknown")?,
@@ -145,37 +159,6 @@ impl Mean {
     fn value(&self) -> Option<i64> {
         let mean = self.sum.checked_div(self.count.into())?;
         i64::try_from(mean).ok()
-    }
-}
-
-/// Puts what irohlivesrc is at into words, without repeating itself while it tries again and again.
-#[derive(Debug, Default)]
-pub struct Narrator {
-    was_connected: bool,
-    without_connection: bool,
-}
-
-impl Narrator {
-    /// What to say, if anything, when the property `status` takes this value.
-    pub fn says(&mut self, status: &str) -> Option<&'static str> {
-        match status {
-            "connecting" if !self.without_connection => {
-                self.without_connection = true;
-                Some("Connecting to the publisher.")
-            }
-            "connected" => {
-                self.without_connection = false;
-                let again = std::mem::replace(&mut self.was_connected, true);
-                Some(if again { "Connected again." } else { "Connected." })
-            }
-            // The element warns on the bus, with the reason.
-            "reconnecting" => {
-                let told = std::mem::replace(&mut self.without_connection, true);
-                (!told).then_some("Without connection. Trying to reconnect.")
-            }
-            "ended" => Some("The publisher ended the broadcast."),
-            _ => None,
-        }
     }
 }
 
@@ -218,7 +201,10 @@ mod tests {
         statistics.report(Duration::from_secs(1));
         statistics.received(Kind::Video, 500, Some(3 * MS));
         let report = statistics.report(Duration::from_millis(500));
-        assert_eq!((report.total, report.per_second, report.kbits), (2, 2.0, 8.0));
+        assert_eq!(
+            (report.total, report.per_second, report.kbits),
+            (2, 2.0, 8.0)
+        );
         assert_eq!(report.delay, Some(3 * MS));
         assert!(statistics.report(Duration::from_secs(1)).is_silent());
     }
@@ -230,7 +216,10 @@ mod tests {
         statistics.shown(Kind::Audio, 205 * MS);
         let report = statistics.report(Duration::from_secs(1));
         assert_eq!((report.total, report.unit), (1, "packets"));
-        assert_eq!((report.delay, report.shown, report.lip_sync), (Some(2 * MS), Some(205 * MS), None));
+        assert_eq!(
+            (report.delay, report.shown, report.lip_sync),
+            (Some(2 * MS), Some(205 * MS), None)
+        );
         assert!(report.to_string().ends_with("lip-sync unknown"));
     }
 
@@ -244,26 +233,22 @@ mod tests {
             latency: 200_000_000,
         };
         assert_eq!(in_time.shown_after(), 200 * MS);
-        let late = Moment { latency: 0, ..in_time };
+        let late = Moment {
+            latency: 0,
+            ..in_time
+        };
         assert_eq!(late.shown_after(), 10 * MS);
     }
 
     #[test]
     fn a_publisher_whose_clock_is_ahead_gives_a_negative_delay_and_no_panic() {
-        let moment = Moment { captured: 5 * 60_000_000_000, now: 0, now_running: 0, running_time: 0, latency: 0 };
+        let moment = Moment {
+            captured: 5 * 60_000_000_000,
+            now: 0,
+            now_running: 0,
+            running_time: 0,
+            latency: 0,
+        };
         assert_eq!(moment.shown_after(), -300_000 * MS);
-    }
-
-    #[test]
-    fn attempts_to_reconnect_are_told_once() {
-        let mut narrator = Narrator::default();
-        let mut says = |status| narrator.says(status).is_some();
-        assert!(says("connecting"));
-        assert!(!says("waiting"));
-        assert!(says("connected"));
-        assert!(says("reconnecting"));
-        assert!(!says("connecting"));
-        assert!(!says("reconnecting"));
-        assert_eq!(narrator.says("connected"), Some("Connected again."));
     }
 }

@@ -41,7 +41,10 @@ impl Snapshots {
                     continue;
                 };
                 let line = match png(&sample).and_then(|picture| replace(&path, &picture)) {
-                    Ok(()) => format!("No display here: the latest frame is kept in {}", path.display()),
+                    Ok(()) => format!(
+                        "No display here: the latest frame is kept in {}",
+                        path.display()
+                    ),
                     Err(error) => format!("The latest frame cannot be kept: {error:#}"),
                 };
                 if told.as_ref() != Some(&line) {
@@ -56,7 +59,7 @@ impl Snapshots {
 
 fn png(sample: &gst::Sample) -> Result<gst::Buffer> {
     let caps = gst::Caps::new_empty_simple("image/png");
-    let picture = gst_video::convert_sample(sample, &caps, gst::ClockTime::from_seconds(5))
+    let picture = gst_video::convert_sample(sample, &caps, Some(gst::ClockTime::from_seconds(5)))
         .context("apt install gstreamer1.0-plugins-good may help")?;
     picture.buffer_owned().context("no picture came out")
 }

@@ -40,7 +40,9 @@ fn qr(ticket: &str) -> Option<String> {
         return None;
     }
     // White blocks on black, whatever the colours of the terminal are: scanners want dark on light.
-    let lines = picture.lines().map(|line| format!("\x1b[97;40m{line}\x1b[0m\n"));
+    let lines = picture
+        .lines()
+        .map(|line| format!("\x1b[97;40m{line}\x1b[0m\n"));
     Some(lines.collect())
 }
 
@@ -54,7 +56,12 @@ mod tests {
         let code = qr(&ticket).unwrap();
         let line = code.lines().next().unwrap();
         assert!(line.starts_with("\x1b[97;40m") && line.ends_with("\x1b[0m"));
-        assert!(line.chars().filter(|c| ['█', '▀', '▄', ' '].contains(c)).count() <= 80);
+        assert!(
+            line.chars()
+                .filter(|c| ['█', '▀', '▄', ' '].contains(c))
+                .count()
+                <= 80
+        );
     }
 
     #[test]

@@ -14,14 +14,20 @@ use gst::{glib, prelude::*};
 
 use crate::{
     both::Publisher,
+    narrator::Narrator,
     pipeline::{self, Event},
-    report::{Kind, Moment, Narrator, Statistics},
+    report::{Kind, Moment, Statistics},
     say,
     snapshot::Snapshots,
 };
 
 /// For so many seconds without a frame nothing is said: the connection may be about to come back.
 const PATIENCE: u32 = 3;
+
+/// Said once, when there is a delay below zero.
+const AHEAD: &str = "\
+(A delay below zero: the frames of a file are sent in the order of decoding, so many before their time. If this is no \
+file, the clocks of the two machines differ.)";
 
 /// What the threads that handle frames, and the one that prints, share.
 #[derive(Default)]
@@ -49,7 +55,9 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
     let viewer = Arc::new(Viewer::default());
     let (weak, shared) = (pipeline.downgrade(), viewer.clone());
     source.connect_pad_added(move |source, pad| {
-        let Some(pipeline) = weak.upgrade() else { return };
+        let Some(pipeline) = weak.upgrade() else {
+            return;
+        };
         if let Err(error) = show(&pipeline, pad, &shared) {
             gst::element_error!(source, gst::CoreError::MissingPlugin, ("{error}"));
         }
@@ -57,7 +65,10 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
     let weak = pipeline.downgrade();
     source.connect_pad_removed(move |_, pad| {
         // The publisher took this track away; others may come.
-        if let Some(branch) = weak.upgrade().and_then(|pipeline| pipeline.by_name(&pad.name())) {
+        if let Some(branch) = weak
+            .upgrade()
+            .and_then(|pipeline| pipeline.by_name(&pad.name()))
+        {
             let _ = branch.set_state(gst::State::Null);
             let _ = weak.upgrade().map(|pipeline| pipeline.remove(&branch));
         }
@@ -65,7 +76,7 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
 
     let weak = pipeline.downgrade();
     let (mut narrator, mut path) = (Narrator::default(), String::from("none"));
-    let (mut since, mut silence) = (Instant::now(), 0);
+    let (mut since, mut silence, mut explained) = (Instant::now(), 0, false);
     pipeline::run(&pipeline, move |event| {
         let step = match event {
             Event::Interrupt => return ControlFlow::Break(Ok(())),
@@ -83,16 +94,19 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
                 _ => Ok(()),
             },
             Event::Second => {
-                if let Some(end) = publisher.as_mut().and_then(Publisher::ended) {
-                    // After a proper end the last frames are still on the way to the sinks, and then EOS comes.
-                    if end.is_err() {
-                        return ControlFlow::Break(end);
-                    }
-                }
                 viewer.ask_latency(&weak);
                 let report = viewer.statistics().report(since.elapsed());
                 since = Instant::now();
                 silence = if report.is_silent() { silence + 1 } else { 0 };
+                if let Some(end) = publisher.as_mut().and_then(Publisher::ended)
+                    // After a proper end the last frames are still on the way to the sinks, and then EOS comes.
+                    && (end.is_err() || silence > PATIENCE)
+                {
+                    return ControlFlow::Break(end);
+                }
+                if report.is_ahead() && !std::mem::replace(&mut explained, true) {
+                    eprintln!("{AHEAD}");
+                }
                 match silence {
                     0 => say(format_args!("{report}  {path}")),
                     1..PATIENCE => Ok(()),
@@ -109,25 +123,36 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
 
 /// Puts a decoder and a sink behind a pad of the source.
 fn show(pipeline: &gst::Pipeline, pad: &gst::Pad, viewer: &Arc<Viewer>) -> Result<()> {
-    let kind = if pad.name().starts_with("video") { Kind::Video } else { Kind::Audio };
+    let kind = if pad.name().starts_with("video") {
+        Kind::Video
+    } else {
+        Kind::Audio
+    };
     let numbered = pad.name();
-    if !numbered.ends_with("_0") && pipeline.by_name(&numbered.replace(|c: char| c.is_ascii_digit(), "0")).is_some() {
+    if !numbered.ends_with("_0")
+        && pipeline
+            .by_name(&numbered.replace(|c: char| c.is_ascii_digit(), "0"))
+            .is_some()
+    {
         eprintln!("There is also {numbered}, which is not shown here.");
         return Ok(());
     }
     let display = has_display();
-    let branch = pipeline::bin(match (kind, display) {
-        (Kind::Video, true) => "queue ! decodebin3 ! videoconvert ! autovideosink name=sink",
-        (Kind::Audio, true) => "queue ! decodebin3 ! audioconvert ! audioresample ! autoaudiosink name=sink",
+    let branch = pipeline::branch(match (kind, display) {
+        (Kind::Video, true) => {
+            "queue name=input ! decodebin3 ! videoconvert ! autovideosink name=sink"
+        }
+        (Kind::Audio, true) => {
+            "queue name=input ! decodebin3 ! audioconvert ! audioresample ! autoaudiosink name=sink"
+        }
         // They keep time like a screen and a loudspeaker.
-        (Kind::Video, false) => "queue ! decodebin3 ! fakesink sync=true name=sink",
-        (Kind::Audio, false) => "queue ! decodebin3 ! fakesink sync=true enable-last-sample=false name=sink",
+        (Kind::Video, false) => "queue name=input ! decodebin3 ! fakesink sync=true name=sink",
+        (Kind::Audio, false) => {
+            "queue name=input ! decodebin3 ! fakesink sync=true enable-last-sample=false name=sink"
+        }
     })?;
     branch.set_property("name", &numbered);
-    let sink = branch
-        .downcast_ref::<gst::Bin>()
-        .and_then(|bin| bin.by_name("sink"))
-        .context("the branch has a sink")?;
+    let sink = branch.by_name("sink").context("the branch has a sink")?;
     let rendered = sink.static_pad("sink").context("the sink has a pad")?;
     viewer.count_received(pad, kind);
     viewer.count_shown(&rendered, kind, pipeline);
@@ -136,8 +161,11 @@ fn show(pipeline: &gst::Pipeline, pad: &gst::Pad, viewer: &Arc<Viewer>) -> Resul
     }
     pipeline.add(&branch)?;
     branch.sync_state_with_parent()?;
-    let input = branch.static_pad("sink").context("the branch has an input")?;
-    pad.link(&input).map_err(|error| anyhow!("{numbered} could not be linked: {error}"))?;
+    let input = branch
+        .static_pad("sink")
+        .context("the branch has an input")?;
+    pad.link(&input)
+        .map_err(|error| anyhow!("{numbered} could not be linked: {error}"))?;
     Ok(())
 }
 
@@ -154,9 +182,14 @@ impl Viewer {
         let viewer = self.clone();
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             if let Some(buffer) = info.buffer() {
-                let delay = captured(buffer)
-                    .and_then(|captured| i64::try_from(unix_now()).ok()?.checked_sub_unsigned(captured));
-                viewer.statistics().received(kind, buffer.size() as u64, delay);
+                let delay = captured(buffer).and_then(|captured| {
+                    i64::try_from(unix_now())
+                        .ok()?
+                        .checked_sub_unsigned(captured)
+                });
+                viewer
+                    .statistics()
+                    .received(kind, buffer.size() as u64, delay);
             }
             gst::PadProbeReturn::Ok
         });
@@ -189,7 +222,10 @@ impl Viewer {
 
     fn ask_latency(&self, pipeline: &glib::WeakRef<gst::Pipeline>) {
         let mut query = gst::query::Latency::new();
-        if pipeline.upgrade().is_some_and(|pipeline| pipeline.query(&mut query)) {
+        if pipeline
+            .upgrade()
+            .is_some_and(|pipeline| pipeline.query(&mut query))
+        {
             let (_, latency, _) = query.result();
             self.latency.store(latency.nseconds(), Ordering::Relaxed);
         }
@@ -200,12 +236,18 @@ impl Viewer {
 fn captured(buffer: &gst::BufferRef) -> Option<u64> {
     buffer
         .iter_meta::<gst::ReferenceTimestampMeta>()
-        .find(|meta| meta.reference().structure(0).is_some_and(|caps| caps.name() == "timestamp/x-unix"))
+        .find(|meta| {
+            meta.reference()
+                .structure(0)
+                .is_some_and(|caps| caps.name() == "timestamp/x-unix")
+        })
         .map(|meta| meta.timestamp().nseconds())
 }
 
 fn unix_now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -216,7 +258,8 @@ fn has_display() -> bool {
 
 /// The short name of a value of an enumeration.
 fn nick(value: &glib::Value) -> String {
-    glib::EnumValue::from_value(value).map_or_else(String::new, |(_, value)| value.nick().to_owned())
+    glib::EnumValue::from_value(value)
+        .map_or_else(String::new, |(_, value)| value.nick().to_owned())
 }
 
 /// Names the package with the decoders, as the error that follows says only that something is missing.

@@ -5,6 +5,7 @@
 //! test's process are [`Pipe`]s, those in other processes [`Process`]es, and what comes out of an `irohlivesrc` is
 //! recorded by a [`Viewer`]. Everything stays on the loopback interface: no relays, no address lookup.
 
+pub mod core;
 pub mod media;
 pub mod peer;
 mod pipe;
@@ -20,7 +21,7 @@ use std::{
 pub use pipe::{Pipe, Publisher};
 pub use process::{Outcome, Process};
 pub use setup::{Test, start};
-pub use viewer::{Frame, Item, PadLog, Viewer};
+pub use viewer::{Frame, Item, PadLog, Viewer, bytes_of, nick};
 
 /// How both elements are set so that nothing leaves the machine.
 pub const LOCAL: &str = "relay-mode=disabled address-lookup=none";

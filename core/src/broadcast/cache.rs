@@ -5,7 +5,7 @@ use std::time::Duration;
 use moq_lite::cache::{Config, Pool};
 
 /// How long a group is kept after a newer one began. No viewer can lag further behind than this.
-pub(crate) const RETENTION: Duration = Duration::from_secs(10);
+pub(crate) const RETENTION: Duration = Duration::from_secs(5);
 
 /// How many bytes are kept beside the newest groups, which are never dropped.
 const CAPACITY: u64 = 16 << 20;

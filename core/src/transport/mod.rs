@@ -2,6 +2,7 @@
 
 mod moq;
 mod path;
+mod policy;
 mod quic;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use iroh::endpoint::QuicTransportConfig;
 pub use moq::{ConnectError, Moq, MoqSession, PublishError, SubscribeError, close_code};
 pub use path::{PathInfo, PathKind};
+pub use policy::{Ask, Policy};
 
 /// The ALPNs that are offered and accepted, newest first.
 pub fn alpns() -> impl Iterator<Item = &'static [u8]> {

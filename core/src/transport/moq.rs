@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
     endpoint::{ConnectOptions, Connection, ConnectionError},
@@ -16,7 +17,7 @@ use tokio::sync::{Mutex as AsyncMutex, broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
-use super::{PathInfo, alpns, quic::QuicSession};
+use super::{PathInfo, Policy, alpns, quic::QuicSession};
 use crate::broadcast::{LocalBroadcast, RETENTION, RemoteBroadcast, pool};
 
 /// Application close codes that tell a peer why a session ended.
@@ -41,15 +42,22 @@ pub struct Moq {
 
 struct Inner {
     endpoint: Endpoint,
-    /// What this machine publishes; every session reads from it.
-    origin: origin::Producer,
-    published: Mutex<HashMap<String, CancellationToken>>,
+    policy: Policy,
+    /// What this machine publishes, to all who may watch it.
+    published: Mutex<HashMap<String, Publication>>,
     peers: Mutex<HashMap<EndpointId, Slot>>,
     /// Every session that is alive, for shutting down and for counting.
     sessions: watch::Sender<Vec<MoqSession>>,
     events: broadcast::Sender<MoqSession>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
+}
+
+/// A broadcast under a name.
+struct Publication {
+    /// Does not keep the broadcast alive: that is its owner's to do.
+    broadcast: moq_lite::broadcast::Consumer,
+    stop: CancellationToken,
 }
 
 /// The session with one peer. Locked while it is being made, so that nobody makes a second one.
@@ -96,6 +104,9 @@ pub enum ConnectError {
     /// The peer took the connection and then said nothing.
     #[error("the peer took the connection, but did not answer within {}", humantime(.0))]
     Timeout(Duration),
+    /// The peer does not let us connect.
+    #[error("the peer refused the connection: ask it for access")]
+    Refused,
     /// The transport was shut down.
     #[error("the transport is shut down")]
     Shutdown,
@@ -126,10 +137,14 @@ impl Moq {
     ///
     /// Must be called in a tokio runtime.
     pub fn new(endpoint: Endpoint) -> Self {
-        let (origin, driver) = origin::Producer::new(origin::Config::new(Hop::random()));
+        Self::with_policy(endpoint, Policy::default())
+    }
+
+    /// The same, with a say in who may connect and who may watch what.
+    pub fn with_policy(endpoint: Endpoint, policy: Policy) -> Self {
         let inner = Arc::new(Inner {
             endpoint,
-            origin,
+            policy,
             published: Mutex::default(),
             peers: Mutex::default(),
             sessions: watch::Sender::default(),
@@ -137,7 +152,6 @@ impl Moq {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });
-        inner.drive(driver);
         Self { inner }
     }
 
@@ -161,47 +175,48 @@ impl Moq {
         if self.inner.shutdown.is_cancelled() {
             return Err(PublishError::Shutdown);
         }
-        let path = moq_lite::Path::from(name.clone());
-        if path.is_empty() {
-            return Err(PublishError::Name {
-                source: moq_lite::Error::NotFound,
-                name,
-            });
+        valid_name(&name)?;
+        let publication = Publication {
+            broadcast: broadcast.consume(),
+            stop: self.inner.shutdown.child_token(),
+        };
+        let mut published = lock(&self.inner.published);
+        // Under the lock, as a session that begins offers what it finds here.
+        for session in &*self.inner.sessions.borrow() {
+            self.offer(session, &name, &publication);
         }
-        let route = self
-            .inner
-            .origin
-            .dynamic(&path, origin::Route::default())
-            .map_err(|source| PublishError::Name {
-                name: name.clone(),
-                source,
-            })?;
-        let stop = self.inner.shutdown.child_token();
-        if let Some(old) = lock(&self.inner.published).insert(name, stop.clone()) {
-            old.cancel();
-        }
-        let consumer = broadcast.consume();
+        let (moq, forgotten) = (Arc::downgrade(&self.inner), name.clone());
+        let (consumer, stop) = (broadcast.consume(), publication.stop.clone());
         self.inner.tasks.spawn(async move {
-            loop {
-                let request = tokio::select! {
-                    request = route.requested_broadcast() => request,
-                    _ = consumer.closed() => break,
-                    () = stop.cancelled() => break,
-                };
-                match request {
-                    Ok(request) if *request.path() == path => request.accept(&consumer),
-                    Ok(request) => request.reject(moq_lite::Error::NotFound),
-                    Err(_) => break,
-                }
+            tokio::select! {
+                _ = consumer.closed() => {}
+                () = stop.cancelled() => return,
+            }
+            // It is over, unless another has taken its name.
+            if let Some(moq) = moq.upgrade() {
+                lock(&moq.published).retain(|name, publication| {
+                    *name != forgotten || !publication.broadcast.is_closed()
+                });
             }
         });
+        if let Some(old) = published.insert(name, publication) {
+            old.stop.cancel();
+        }
         Ok(())
+    }
+
+    /// Lets the peer of a session see a broadcast, if it may.
+    fn offer(&self, session: &MoqSession, name: &str, publication: &Publication) {
+        if !self.inner.policy.may_watch(session.remote_id(), name) {
+            return;
+        }
+        session.offer(name, publication.broadcast.clone(), &publication.stop, &self.inner.tasks);
     }
 
     /// Takes back what was published under `name`. Viewers that have begun go on until the broadcast ends.
     pub fn unpublish(&self, name: &str) {
-        if let Some(stop) = lock(&self.inner.published).remove(name) {
-            stop.cancel();
+        if let Some(publication) = lock(&self.inner.published).remove(name) {
+            publication.stop.cancel();
         }
     }
 
@@ -213,7 +228,15 @@ impl Moq {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn connect(&self, addr: impl Into<EndpointAddr>) -> Result<MoqSession, ConnectError> {
-        let addr = addr.into();
+        self.connect_boxed(addr.into()).await
+    }
+
+    /// Boxed, so that the whole of MoQ is not compiled again into every crate that connects.
+    fn connect_boxed(&self, addr: EndpointAddr) -> BoxFuture<'_, Result<MoqSession, ConnectError>> {
+        Box::pin(self.connect_to(addr))
+    }
+
+    async fn connect_to(&self, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
         let slot = self.slot(addr.id);
         let mut slot = slot.lock().await;
         if let Some(session) = &*slot
@@ -271,34 +294,44 @@ impl Moq {
             .map_err(ConnectError::Unreachable)?
             .await
             .map_err(ConnectError::Connecting)?;
-        let (remote, remote_driver) = remote_origin();
+        let origins = Origins::new();
         let quic = QuicSession::new(connection.clone());
         let client = Client::new()
-            .with_publisher(&self.inner.origin)
-            .with_subscriber(remote.clone());
+            .with_publisher(&origins.local)
+            .with_subscriber(origins.remote.clone());
         let handshake = client.connect(now(), quic);
         let (session, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
             .await
             .map_err(|_| ConnectError::Timeout(HANDSHAKE_TIMEOUT))?
-            .map_err(ConnectError::Handshake)?;
-        self.inner.drive(remote_driver);
+            .map_err(|error| match connection.close_reason() {
+                Some(ConnectionError::ApplicationClosed(close))
+                    if close.error_code == close_code::REFUSED.into() =>
+                {
+                    ConnectError::Refused
+                }
+                _ => ConnectError::Handshake(error),
+            })?;
         self.inner.drive(driver);
-        Ok(self.register(connection, session, remote, false))
+        Ok(self.register(connection, session, origins, false))
     }
 
     async fn welcome(&self, connection: Connection) -> Result<(), moq_lite::Error> {
-        let (remote, remote_driver) = remote_origin();
+        if !self.inner.policy.may_connect(connection.remote_id()) {
+            debug!("refused");
+            connection.close(close_code::REFUSED.into(), b"not allowed");
+            return Ok(());
+        }
+        let origins = Origins::new();
         let quic = QuicSession::new(connection.clone());
         let server = Server::new()
-            .with_publisher(&self.inner.origin)
-            .with_subscriber(remote.clone());
+            .with_publisher(&origins.local)
+            .with_subscriber(origins.remote.clone());
         let (session, driver) =
             tokio::time::timeout(HANDSHAKE_TIMEOUT, server.accept(now(), quic))
                 .await
                 .map_err(|_| moq_lite::Error::Timeout)??;
-        self.inner.drive(remote_driver);
         self.inner.drive(driver);
-        let session = self.register(connection.clone(), session, remote, true);
+        let session = self.register(connection.clone(), session, origins, true);
         // Nobody has to be listening.
         let _ = self.inner.events.send(session.clone());
         if let Ok(mut slot) = self.slot(session.remote_id()).try_lock()
@@ -314,28 +347,46 @@ impl Moq {
         &self,
         connection: Connection,
         session: moq_lite::Session,
-        remote: origin::Producer,
+        origins: Origins,
         incoming: bool,
     ) -> MoqSession {
+        for driver in origins.drivers {
+            self.inner.drive(driver);
+        }
         let session = MoqSession {
             inner: Arc::new(SessionInner {
                 connection,
                 session,
-                remote: moq_lite::Consume::consume(&remote),
-                _remote: remote,
+                local: origins.local,
+                remote: moq_lite::Consume::consume(&origins.remote),
+                _remote: origins.remote,
                 incoming,
+                ended: self.inner.shutdown.child_token(),
             }),
         };
         debug!(peer = %session.remote_id().fmt_short(), version = %session.version(), incoming, "session");
-        self.inner
-            .sessions
-            .send_modify(|sessions| sessions.push(session.clone()));
+        {
+            let published = lock(&self.inner.published);
+            for (name, publication) in &*published {
+                self.offer(&session, name, publication);
+            }
+            self.inner
+                .sessions
+                .send_modify(|sessions| sessions.push(session.clone()));
+        }
         let (inner, watched) = (Arc::downgrade(&self.inner), session.clone());
         self.inner.tasks.spawn(async move {
             watched.inner.connection.closed().await;
+            watched.inner.ended.cancel();
             if let Some(inner) = inner.upgrade() {
                 inner.sessions.send_modify(|sessions| {
                     sessions.retain(|session| !Arc::ptr_eq(&session.inner, &watched.inner));
+                });
+                // A slot that is locked is getting a new session.
+                lock(&inner.peers).retain(|_, slot| {
+                    slot.try_lock()
+                        .is_ok_and(|slot| slot.as_ref().is_some_and(MoqSession::is_alive))
+                        || Arc::strong_count(slot) > 1
                 });
             }
         });
@@ -370,12 +421,44 @@ impl ProtocolHandler for Moq {
     }
 }
 
-/// Where a session puts what its peer publishes.
-fn remote_origin() -> (origin::Producer, origin::Driver) {
-    let mut config = origin::Config::new(Hop::random());
-    config.pool = pool();
-    config.cache_duration = RETENTION;
-    origin::Producer::new(config)
+/// What one session gives and what it gets.
+struct Origins {
+    /// What the peer may see.
+    local: origin::Producer,
+    /// What the peer publishes.
+    remote: origin::Producer,
+    drivers: [origin::Driver; 2],
+}
+
+impl Origins {
+    fn new() -> Self {
+        let (local, local_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
+        let mut config = origin::Config::new(Hop::random());
+        config.pool = pool();
+        config.cache_duration = RETENTION;
+        let (remote, remote_driver) = origin::Producer::new(config);
+        Self {
+            local,
+            remote,
+            drivers: [local_driver, remote_driver],
+        }
+    }
+}
+
+/// Whether MoQ can announce a broadcast under this name.
+fn valid_name(name: &str) -> Result<(), PublishError> {
+    let path = moq_lite::Path::from(name.to_owned());
+    let invalid = |source| PublishError::Name {
+        name: name.to_owned(),
+        source,
+    };
+    if path.is_empty() || path.parts().count() > moq_lite::Path::MAX_PARTS {
+        return Err(invalid(moq_lite::Error::NotFound));
+    }
+    if path.parts().any(|part| part == "*" || part == "**") {
+        return Err(invalid(moq_lite::Error::Unroutable));
+    }
+    Ok(())
 }
 
 fn now() -> std::time::Instant {
@@ -395,10 +478,13 @@ pub struct MoqSession {
 struct SessionInner {
     connection: Connection,
     session: moq_lite::Session,
+    /// What the peer may see of this machine.
+    local: origin::Producer,
     /// What the peer publishes.
     remote: origin::Consumer,
     _remote: origin::Producer,
     incoming: bool,
+    ended: CancellationToken,
 }
 
 impl std::fmt::Debug for MoqSession {
@@ -436,9 +522,62 @@ impl MoqSession {
         self.inner.connection.close_reason().is_none()
     }
 
+    /// Cancelled when the session has ended.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.inner.ended.clone()
+    }
+
     /// How the peer is reached at the moment.
     pub fn path(&self) -> PathInfo {
         PathInfo::of(&self.inner.connection)
+    }
+
+    /// Offers a broadcast to this peer alone, beside what is published to all, for as long as the session lasts.
+    ///
+    /// # Errors
+    /// [`PublishError::Name`].
+    pub fn publish(
+        &self,
+        name: impl Into<String>,
+        broadcast: &LocalBroadcast,
+    ) -> Result<(), PublishError> {
+        let name = name.into();
+        valid_name(&name)?;
+        self.offer(&name, broadcast.consume(), &self.inner.ended, &TaskTracker::new());
+        Ok(())
+    }
+
+    fn offer(
+        &self,
+        name: &str,
+        broadcast: moq_lite::broadcast::Consumer,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        let path = moq_lite::Path::from(name.to_owned());
+        let route = match self.inner.local.dynamic(&path, origin::Route::default()) {
+            Ok(route) => route,
+            Err(error) => {
+                debug!(name, %error, "not offered");
+                return;
+            }
+        };
+        let (consumer, stop, ended) = (broadcast, stop.clone(), self.inner.ended.clone());
+        tasks.spawn(async move {
+            loop {
+                let request = tokio::select! {
+                    request = route.requested_broadcast() => request,
+                    _ = consumer.closed() => break,
+                    () = stop.cancelled() => break,
+                    () = ended.cancelled() => break,
+                };
+                match request {
+                    Ok(request) if *request.path() == path => request.accept(&consumer),
+                    Ok(request) => request.reject(moq_lite::Error::NotFound),
+                    Err(_) => break,
+                }
+            }
+        });
     }
 
     /// Waits until the peer offers a broadcast named `name`.

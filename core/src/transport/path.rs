@@ -52,6 +52,8 @@ pub struct PathInfo {
     pub sent_packets: u64,
     /// Packets that were lost on it.
     pub lost_packets: u64,
+    /// Times that the congestion controller saw congestion on it.
+    pub congestion_events: u64,
 }
 
 impl PathInfo {
@@ -74,6 +76,7 @@ impl PathInfo {
             cwnd: stats.cwnd,
             sent_packets: stats.sent_packets,
             lost_packets: stats.lost_packets,
+            congestion_events: stats.congestion_events,
         }
     }
 }

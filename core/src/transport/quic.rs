@@ -203,7 +203,10 @@ impl poll::Session for QuicSession {
     }
 
     fn close(&mut self, code: u32, reason: &str) {
-        self.connection.close(code.into(), reason.as_bytes());
+        // MoQ closes what it finds closed, and QUIC would then forget that it was the peer who did it.
+        if self.connection.close_reason().is_none() {
+            self.connection.close(code.into(), reason.as_bytes());
+        }
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<QuicError> {

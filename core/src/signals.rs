@@ -1,0 +1,260 @@
+//! What a connection says of the network, for whoever adapts to it and for whoever looks at it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use iroh::endpoint::Connection;
+use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug_span};
+
+use crate::transport::{PathInfo, PathKind};
+
+/// How often signals and statistics are taken.
+pub const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The state of a connection over the last [`INTERVAL`].
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct NetworkSignals {
+    /// Smoothed round-trip time of the path in use.
+    pub rtt: Duration,
+    /// Of the packets sent in the interval, or found lost in it, the share that was lost: 0 to 1.
+    pub loss_rate: f64,
+    /// What can be sent, bits per second: the congestion controller's own estimate where it has one, else its window
+    /// over the round-trip time.
+    pub available_bandwidth: u64,
+    /// What was received in the interval, bits per second.
+    pub receive_rate: u64,
+    /// Congestion events since the connection began; never falls, also when the path changes.
+    pub congestion_events: u64,
+    /// Direct or relayed.
+    pub path: PathKind,
+}
+
+/// Makes [`NetworkSignals`] of a connection's counters. A plain state machine: it is given the time.
+#[derive(Debug, Default)]
+pub struct SignalMeter {
+    last: Option<Sample>,
+    congestion_events: u64,
+}
+
+/// The counters of a connection at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Sample {
+    /// When they were read, from any fixed point.
+    pub at: Duration,
+    /// The path in use.
+    pub path: PathInfo,
+    /// Bytes received on all paths.
+    pub received_bytes: u64,
+}
+
+impl Sample {
+    fn of(connection: &Connection, at: Duration) -> Self {
+        Self {
+            at,
+            path: PathInfo::of(connection),
+            received_bytes: connection.stats().udp_rx.bytes,
+        }
+    }
+}
+
+impl SignalMeter {
+    /// What the counters say, against those before.
+    pub fn sample(&mut self, sample: Sample) -> NetworkSignals {
+        let path = &sample.path;
+        let mut signals = NetworkSignals {
+            rtt: path.rtt,
+            available_bandwidth: path.rate.unwrap_or_else(|| window_rate(path)),
+            path: path.kind,
+            ..NetworkSignals::default()
+        };
+        if let Some(last) = &self.last {
+            // The counters of another path have nothing to do with those of the last one.
+            let same = last.path.kind == path.kind && last.path.address == path.address;
+            let since = |now: u64, before: u64| now.saturating_sub(if same { before } else { 0 });
+            let sent = since(path.sent_packets, last.path.sent_packets);
+            let lost = since(path.lost_packets, last.path.lost_packets);
+            if sent + lost > 0 {
+                signals.loss_rate = lost as f64 / (sent + lost) as f64;
+            }
+            self.congestion_events += since(path.congestion_events, last.path.congestion_events);
+            let elapsed = sample.at.saturating_sub(last.at).as_secs_f64();
+            if elapsed > 0.0 {
+                let bytes = sample.received_bytes.saturating_sub(last.received_bytes);
+                signals.receive_rate = (bytes as f64 * 8.0 / elapsed) as u64;
+            }
+        } else {
+            self.congestion_events = path.congestion_events;
+        }
+        signals.congestion_events = self.congestion_events;
+        self.last = Some(sample);
+        signals
+    }
+}
+
+/// Congestion window over round-trip time, bits per second.
+fn window_rate(path: &PathInfo) -> u64 {
+    let rtt = path.rtt.as_secs_f64();
+    if rtt > 0.0 { (path.cwnd as f64 * 8.0 / rtt) as u64 } else { 0 }
+}
+
+/// Takes signals of a connection every [`INTERVAL`] until it ends or `shutdown` is cancelled.
+///
+/// Must be called in a tokio runtime.
+pub fn spawn_signal_producer(
+    connection: &Connection,
+    shutdown: CancellationToken,
+) -> watch::Receiver<NetworkSignals> {
+    let (sender, receiver) = watch::channel(NetworkSignals::default());
+    spawn_sampler(connection, shutdown, move |_, signals| {
+        sender.send_replace(signals);
+    });
+    receiver
+}
+
+/// What is known of a connection, for a display. Cheap to clone; clones show the same.
+#[derive(Debug, Clone, Default)]
+pub struct NetStats {
+    inner: Arc<Mutex<NetSnapshot>>,
+}
+
+/// [`NetStats`] at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct NetSnapshot {
+    /// The signals.
+    pub signals: NetworkSignals,
+    /// The path in use.
+    pub path: PathInfo,
+    /// How often the path changed.
+    pub path_changes: u32,
+}
+
+impl NetStats {
+    /// Statistics that nothing is recorded in yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was recorded last.
+    pub fn snapshot(&self) -> NetSnapshot {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn record(&self, sample: &Sample, signals: NetworkSignals) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = inner.path.kind != PathKind::None;
+        let moved = inner.path.kind != sample.path.kind || inner.path.address != sample.path.address;
+        inner.path_changes += u32::from(known && moved);
+        inner.path = sample.path.clone();
+        inner.signals = signals;
+    }
+}
+
+/// Records statistics of a connection every [`INTERVAL`] until it ends or `shutdown` is cancelled.
+///
+/// Must be called in a tokio runtime.
+pub fn spawn_stats_recorder(
+    connection: &Connection,
+    net_stats: NetStats,
+    shutdown: CancellationToken,
+) {
+    spawn_sampler(connection, shutdown, move |sample, signals| {
+        net_stats.record(sample, signals);
+    });
+}
+
+fn spawn_sampler(
+    connection: &Connection,
+    shutdown: CancellationToken,
+    mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
+) {
+    let span = debug_span!("signals", peer = %connection.remote_id().fmt_short());
+    // A strong handle would keep the connection open after everybody else has let go of it.
+    let connection = connection.weak_handle();
+    let sampling = async move {
+        let start = tokio::time::Instant::now();
+        let mut interval = tokio::time::interval(INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut meter = SignalMeter::default();
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let Some(connection) = connection.upgrade() else { return };
+            if connection.close_reason().is_some() {
+                return;
+            }
+            let sample = Sample::of(&connection, start.elapsed());
+            let signals = meter.sample(sample.clone());
+            take(&sample, signals);
+        }
+    };
+    tokio::spawn(sampling.instrument(span));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(ms: u64, sent: u64, lost: u64, received: u64) -> Sample {
+        let mut path = PathInfo::default();
+        path.kind = PathKind::Direct;
+        path.rtt = Duration::from_millis(50);
+        path.cwnd = 12_500;
+        path.sent_packets = sent;
+        path.lost_packets = lost;
+        Sample {
+            at: Duration::from_millis(ms),
+            path,
+            received_bytes: received,
+        }
+    }
+
+    #[test]
+    fn loss_is_counted_in_packets_of_the_interval() {
+        let mut meter = SignalMeter::default();
+        assert_eq!(meter.sample(sample(0, 1000, 500, 0)).loss_rate, 0.0);
+        assert_eq!(meter.sample(sample(200, 1090, 510, 0)).loss_rate, 0.1);
+        assert_eq!(meter.sample(sample(400, 1090, 510, 0)).loss_rate, 0.0);
+    }
+
+    #[test]
+    fn the_rate_is_the_controllers_own_where_it_has_one() {
+        let mut meter = SignalMeter::default();
+        // 12500 bytes in 50 ms.
+        assert_eq!(meter.sample(sample(0, 0, 0, 0)).available_bandwidth, 2_000_000);
+        let mut better = sample(200, 0, 0, 0);
+        better.path.rate = Some(3_000_000);
+        assert_eq!(meter.sample(better).available_bandwidth, 3_000_000);
+        let mut unknown = sample(400, 0, 0, 0);
+        unknown.path.rtt = Duration::ZERO;
+        assert_eq!(meter.sample(unknown).available_bandwidth, 0);
+    }
+
+    #[test]
+    fn the_receive_rate_is_measured_over_the_time_that_passed() {
+        let mut meter = SignalMeter::default();
+        meter.sample(sample(0, 0, 0, 1000));
+        assert_eq!(meter.sample(sample(400, 0, 0, 51_000)).receive_rate, 1_000_000);
+    }
+
+    #[test]
+    fn a_new_path_begins_its_counters_anew_and_congestion_events_never_fall() {
+        let mut meter = SignalMeter::default();
+        let mut first = sample(0, 1000, 10, 0);
+        first.path.congestion_events = 5;
+        assert_eq!(meter.sample(first).congestion_events, 5);
+        let mut second = sample(200, 8, 2, 0);
+        second.path.kind = PathKind::Relayed;
+        second.path.congestion_events = 1;
+        let signals = meter.sample(second);
+        assert_eq!((signals.loss_rate, signals.congestion_events), (0.2, 6));
+    }
+}

@@ -1,0 +1,59 @@
+//! Who may connect, and who may watch what.
+
+use std::{collections::HashSet, sync::Arc};
+
+use iroh::EndpointId;
+use tokio::sync::watch;
+
+/// Decides who may connect and who may watch what.
+///
+/// A peer that may not connect learns that it was refused; of a broadcast that it may not watch, it does not learn that
+/// it exists. Asked when a session begins and when a broadcast is published, and not again.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Everyone who has a ticket.
+    #[default]
+    Everyone,
+    /// These endpoints only. The set can be changed at any time; it counts for sessions that begin from then on.
+    Only(watch::Receiver<HashSet<EndpointId>>),
+    /// As the function says of a peer and the name of a broadcast; of the peer alone, as to whether it may connect, where
+    /// there is no name.
+    Ask(Arc<Ask>),
+}
+
+/// The function of [`Policy::Ask`].
+pub type Ask = dyn Fn(EndpointId, Option<&str>) -> bool + Send + Sync;
+
+impl Policy {
+    /// A policy that asks `ask`.
+    pub fn ask(ask: impl Fn(EndpointId, Option<&str>) -> bool + Send + Sync + 'static) -> Self {
+        Self::Ask(Arc::new(ask))
+    }
+
+    pub(super) fn may_connect(&self, peer: EndpointId) -> bool {
+        self.allows(peer, None)
+    }
+
+    pub(super) fn may_watch(&self, peer: EndpointId, name: &str) -> bool {
+        self.allows(peer, Some(name))
+    }
+
+    fn allows(&self, peer: EndpointId, name: Option<&str>) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Only(peers) => peers.borrow().contains(&peer),
+            Self::Ask(ask) => ask(peer, name),
+        }
+    }
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Everyone => "Everyone",
+            Self::Only(_) => "Only",
+            Self::Ask(_) => "Ask",
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! A publisher that speaks MoQ by hand, to say what no honest publisher would.
+//!
+//! It speaks `moq-lite-03`, the oldest version that is still deployed, whose messages are short: a varint for the kind
+//! of stream, then messages with their length before them. So it also shows that viewers still talk to such peers.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use iroh_live::{
+    LiveTicket,
+    endpoint::EndpointConfig,
+    iroh::{
+        endpoint::{Connection, RecvStream, SendStream},
+        protocol::{AcceptError, ProtocolHandler, Router},
+    },
+};
+use tokio::runtime::Runtime;
+
+const ALPN: &[u8] = b"moq-lite-03";
+
+/// Publishes one broadcast with fixed contents until it is dropped.
+pub struct HandmadePublisher {
+    runtime: Runtime,
+    router: Router,
+    ticket: String,
+}
+
+impl HandmadePublisher {
+    /// Offers the broadcast `name` with these tracks. Each track has one group, which has these frames and stays open.
+    ///
+    /// # Panics
+    /// If no socket can be opened.
+    pub fn start(name: &str, tracks: &[(&str, Vec<Bytes>)]) -> Self {
+        let runtime = Runtime::new().expect("there are threads");
+        let peer = Peer {
+            name: name.into(),
+            tracks: Arc::new(
+                tracks
+                    .iter()
+                    .map(|(name, frames)| ((*name).to_owned(), frames.clone()))
+                    .collect(),
+            ),
+        };
+        let router = runtime.block_on(async {
+            let mut config = EndpointConfig::local();
+            config.bind = Some(([127, 0, 0, 1], 0).into());
+            let endpoint = config.bind().await.expect("the loopback interface has free ports");
+            Router::builder(endpoint).accept(ALPN, peer).spawn()
+        });
+        let ticket = LiveTicket::new(router.endpoint().addr(), name).to_string();
+        Self {
+            runtime,
+            router,
+            ticket,
+        }
+    }
+
+    /// The ticket of the broadcast.
+    pub fn ticket(&self) -> &str {
+        &self.ticket
+    }
+}
+
+impl Drop for HandmadePublisher {
+    fn drop(&mut self) {
+        let _ = self.runtime.block_on(self.router.shutdown());
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Peer {
+    name: Arc<str>,
+    tracks: Arc<HashMap<String, Vec<Bytes>>>,
+}
+
+impl ProtocolHandler for Peer {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        while let Ok((send, receive)) = connection.accept_bi().await {
+            let (peer, connection) = (self.clone(), connection.clone());
+            tokio::spawn(async move { peer.answer(connection, send, receive).await });
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// Answers one request. The streams stay open for as long as the viewer wants: to close them would mean an end.
+    async fn answer(
+        &self,
+        connection: Connection,
+        mut send: SendStream,
+        mut receive: RecvStream,
+    ) -> Option<()> {
+        const ANNOUNCE: u64 = 1;
+        const SUBSCRIBE: u64 = 2;
+        match varint(&mut receive).await? {
+            ANNOUNCE => {
+                let _prefix = message(&mut receive).await?;
+                // Active, the name, no hops.
+                let mut body = vec![1];
+                put_bytes(&mut body, self.name.as_bytes());
+                body.push(0);
+                send_message(&mut send, &body).await?;
+            }
+            SUBSCRIBE => {
+                let body = message(&mut receive).await?;
+                let mut body = &body[..];
+                let id = take_varint(&mut body)?;
+                let _broadcast = take_bytes(&mut body)?;
+                let track = String::from_utf8(take_bytes(&mut body)?.to_vec()).ok()?;
+                // OK; priority, order, age and range as the subscriber has them.
+                send.write_all(&[0]).await.ok()?;
+                send_message(&mut send, &[0; 5]).await?;
+                let mut group = connection.open_uni().await.ok()?;
+                let mut header = Vec::new();
+                put_varint(&mut header, id);
+                put_varint(&mut header, 0);
+                group.write_all(&[0]).await.ok()?;
+                send_message(&mut group, &header).await?;
+                for frame in self.tracks.get(&track)? {
+                    send_message(&mut group, frame).await?;
+                }
+                connection.closed().await;
+            }
+            _ => {}
+        }
+        let _ = receive.read_to_end(usize::MAX).await;
+        Some(())
+    }
+}
+
+/// Frames of a video track in the container that `hang` calls legacy: microseconds, then the payload.
+pub fn legacy_frame(micros: u64, payload: &[u8]) -> Bytes {
+    let mut frame = Vec::new();
+    put_varint(&mut frame, micros);
+    frame.extend_from_slice(payload);
+    frame.into()
+}
+
+/// Appends a number as QUIC writes it.
+fn put_varint(out: &mut Vec<u8>, n: u64) {
+    match n {
+        0..0x40 => out.extend(&n.to_be_bytes()[7..]),
+        0x40..0x4000 => out.extend(&(n | 1 << 14).to_be_bytes()[6..]),
+        0x4000..0x4000_0000 => out.extend(&(n | 2 << 30).to_be_bytes()[4..]),
+        _ => out.extend((n | 3 << 62).to_be_bytes()),
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+async fn send_message(send: &mut SendStream, body: &[u8]) -> Option<()> {
+    let mut message = Vec::new();
+    put_bytes(&mut message, body);
+    send.write_all(&message).await.ok()
+}
+
+async fn varint(receive: &mut RecvStream) -> Option<u64> {
+    let mut bytes = [0; 8];
+    receive.read_exact(&mut bytes[..1]).await.ok()?;
+    let length = 1 << (bytes[0] >> 6);
+    receive.read_exact(&mut bytes[1..length]).await.ok()?;
+    take_varint(&mut &bytes[..length])
+}
+
+async fn message(receive: &mut RecvStream) -> Option<Vec<u8>> {
+    let length = varint(receive).await?;
+    let mut body = vec![0; usize::try_from(length).ok()?];
+    receive.read_exact(&mut body).await.ok()?;
+    Some(body)
+}
+
+fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let first = *bytes.first()?;
+    let (number, rest) = bytes.split_at_checked(1 << (first >> 6))?;
+    *bytes = rest;
+    let value = number
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte));
+    // The two highest bits are the length.
+    Some(value & (u64::MAX >> (64 - (8 * number.len() - 2))))
+}
+
+fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(take_varint(bytes)?).ok()?;
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
