@@ -109,13 +109,15 @@ impl EndpointConfig {
         builder = builder.relay_mode(match self.relays {
             Relays::Default => iroh::endpoint::default_relay_mode(),
             Relays::Disabled => RelayMode::Disabled,
-            Relays::Custom(urls) => {
-                RelayMode::Custom(urls.into_iter().map(RelayConfig::from).collect::<RelayMap>())
-            }
+            Relays::Custom(urls) => RelayMode::Custom(
+                urls.into_iter()
+                    .map(RelayConfig::from)
+                    .collect::<RelayMap>(),
+            ),
         });
         if self.lookup.mdns {
-            builder = builder
-                .address_lookup(iroh_mdns_address_lookup::MdnsAddressLookup::builder());
+            builder =
+                builder.address_lookup(iroh_mdns_address_lookup::MdnsAddressLookup::builder());
         }
         if let Some(key) = self.secret_key {
             builder = builder.secret_key(key);

@@ -19,12 +19,12 @@ pub mod ticket;
 pub mod transport;
 pub mod util;
 
-pub use call::{CALL_BROADCAST_NAME, Call, CallError, DisconnectReason};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
+pub use call::{CALL_BROADCAST_NAME, Call, CallError, DisconnectReason};
 pub use iroh;
-pub use signals::{NetStats, NetworkSignals};
 pub use live::{FromEnvError, Live, LiveBuilder};
 pub use moq_lite;
+pub use signals::{NetStats, NetworkSignals};
 pub use subscription::{SubscribeError, Subscription};
 pub use ticket::{LiveTicket, ParseTicketError};
 pub use transport::{Moq, MoqSession, Policy};

@@ -9,7 +9,7 @@ use iroh_gossip::net::Gossip;
 use crate::{
     broadcast::LocalBroadcast,
     endpoint::{BindEndpointError, EndpointConfig},
-    subscription::{Subscription, SubscribeError},
+    subscription::{SubscribeError, Subscription},
     transport::{Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_from_env},
 };
@@ -188,10 +188,7 @@ impl LiveBuilder {
         let moq = Moq::with_policy(self.endpoint.clone(), self.policy);
         let (gossip, own) = match self.gossip {
             GossipChoice::None => (None, false),
-            GossipChoice::Own => (
-                Some(Gossip::builder().spawn(self.endpoint.clone())),
-                true,
-            ),
+            GossipChoice::Own => (Some(Gossip::builder().spawn(self.endpoint.clone())), true),
             GossipChoice::External(gossip) => (Some(gossip), false),
         };
         let mut live = Live {

@@ -100,7 +100,11 @@ impl SignalMeter {
 /// Congestion window over round-trip time, bits per second.
 fn window_rate(path: &PathInfo) -> u64 {
     let rtt = path.rtt.as_secs_f64();
-    if rtt > 0.0 { (path.cwnd as f64 * 8.0 / rtt) as u64 } else { 0 }
+    if rtt > 0.0 {
+        (path.cwnd as f64 * 8.0 / rtt) as u64
+    } else {
+        0
+    }
 }
 
 /// Takes signals of a connection every [`INTERVAL`] until it ends or `shutdown` is cancelled.
@@ -143,13 +147,17 @@ impl NetStats {
 
     /// What was recorded last.
     pub fn snapshot(&self) -> NetSnapshot {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn record(&self, sample: &Sample, signals: NetworkSignals) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner.path.kind != PathKind::None;
-        let moved = inner.path.kind != sample.path.kind || inner.path.address != sample.path.address;
+        let moved =
+            inner.path.kind != sample.path.kind || inner.path.address != sample.path.address;
         inner.path_changes += u32::from(known && moved);
         inner.path = sample.path.clone();
         inner.signals = signals;
@@ -187,7 +195,9 @@ fn spawn_sampler(
                 _ = interval.tick() => {}
                 () = shutdown.cancelled() => return,
             }
-            let Some(connection) = connection.upgrade() else { return };
+            let Some(connection) = connection.upgrade() else {
+                return;
+            };
             if connection.close_reason().is_some() {
                 return;
             }
@@ -204,12 +214,14 @@ mod tests {
     use super::*;
 
     fn sample(ms: u64, sent: u64, lost: u64, received: u64) -> Sample {
-        let mut path = PathInfo::default();
-        path.kind = PathKind::Direct;
-        path.rtt = Duration::from_millis(50);
-        path.cwnd = 12_500;
-        path.sent_packets = sent;
-        path.lost_packets = lost;
+        let path = PathInfo {
+            kind: PathKind::Direct,
+            rtt: Duration::from_millis(50),
+            cwnd: 12_500,
+            sent_packets: sent,
+            lost_packets: lost,
+            ..PathInfo::default()
+        };
         Sample {
             at: Duration::from_millis(ms),
             path,
@@ -229,7 +241,10 @@ mod tests {
     fn the_rate_is_the_controllers_own_where_it_has_one() {
         let mut meter = SignalMeter::default();
         // 12500 bytes in 50 ms.
-        assert_eq!(meter.sample(sample(0, 0, 0, 0)).available_bandwidth, 2_000_000);
+        assert_eq!(
+            meter.sample(sample(0, 0, 0, 0)).available_bandwidth,
+            2_000_000
+        );
         let mut better = sample(200, 0, 0, 0);
         better.path.rate = Some(3_000_000);
         assert_eq!(meter.sample(better).available_bandwidth, 3_000_000);
@@ -242,7 +257,10 @@ mod tests {
     fn the_receive_rate_is_measured_over_the_time_that_passed() {
         let mut meter = SignalMeter::default();
         meter.sample(sample(0, 0, 0, 1000));
-        assert_eq!(meter.sample(sample(400, 0, 0, 51_000)).receive_rate, 1_000_000);
+        assert_eq!(
+            meter.sample(sample(400, 0, 0, 51_000)).receive_rate,
+            1_000_000
+        );
     }
 
     #[test]

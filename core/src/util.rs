@@ -15,7 +15,9 @@ pub const SECRET_ENV: &str = "IROH_SECRET";
 #[non_exhaustive]
 pub enum SecretKeyError {
     /// Not 32 bytes in hexadecimal.
-    #[error("not a secret key: one is 64 hexadecimal digits (make one with `openssl rand -hex 32`)")]
+    #[error(
+        "not a secret key: one is 64 hexadecimal digits (make one with `openssl rand -hex 32`)"
+    )]
     Malformed,
     /// The environment variable is not text.
     #[error("{SECRET_ENV} is not text; a secret key is 64 hexadecimal digits")]

@@ -60,10 +60,18 @@ async fn both_sides_of_a_call_see_each_other_and_hear_its_end() {
     let (a, b) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
     let (dialed, accepted) = both_sides(&a, &b).await;
     let mut signals = dialed.signals();
-    soon("signals", signals.wait_for(|s| s.path == PathKind::Direct)).await.unwrap();
+    soon("signals", signals.wait_for(|s| s.path == PathKind::Direct))
+        .await
+        .unwrap();
     accepted.close();
-    assert_eq!(soon("end", accepted.closed()).await, DisconnectReason::LocalClose);
-    assert_eq!(soon("end", dialed.closed()).await, DisconnectReason::RemoteClose);
+    assert_eq!(
+        soon("end", accepted.closed()).await,
+        DisconnectReason::LocalClose
+    );
+    assert_eq!(
+        soon("end", dialed.closed()).await,
+        DisconnectReason::RemoteClose
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +90,10 @@ async fn shutting_down_ends_a_call_for_the_other_side() {
     let (a, b) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
     let (dialed, _accepted) = both_sides(&a, &b).await;
     soon("shutdown", b.shutdown()).await;
-    assert_eq!(soon("end", dialed.closed()).await, DisconnectReason::RemoteClose);
+    assert_eq!(
+        soon("end", dialed.closed()).await,
+        DisconnectReason::RemoteClose
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +112,9 @@ async fn who_is_not_on_the_list_is_told_so_until_he_is() {
     allowed.send_modify(|list| {
         list.insert(guest.endpoint().id());
     });
-    let session = soon("session", guest.transport().connect(address)).await.unwrap();
+    let session = soon("session", guest.transport().connect(address))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(session.is_alive());
 }
@@ -114,9 +127,12 @@ async fn of_a_broadcast_that_one_may_not_watch_one_learns_nothing() {
     let (open, _open) = media("open");
     publisher.publish("secret", &secret).unwrap();
     publisher.publish("open", &open).unwrap();
-    let session = soon("session", viewer.transport().connect(publisher.endpoint().addr()))
-        .await
-        .unwrap();
+    let session = soon(
+        "session",
+        viewer.transport().connect(publisher.endpoint().addr()),
+    )
+    .await
+    .unwrap();
     soon("open", session.subscribe("open")).await.unwrap();
     assert_eq!(session.offered(), ["open"]);
     let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("secret"));
@@ -129,7 +145,8 @@ async fn a_call_to_somebody_who_is_away_fails_or_waits() {
     let address = gone.endpoint().addr();
     soon("shutdown", gone.shutdown()).await;
     let (mine, _track) = media("dialer");
-    let dialing = tokio::time::timeout(Duration::from_secs(40), Call::dial(&a, address, mine)).await;
+    let dialing =
+        tokio::time::timeout(Duration::from_secs(40), Call::dial(&a, address, mine)).await;
     if let Ok(result) = dialing {
         assert!(matches!(result.unwrap_err(), CallError::Connect(_)));
     }
@@ -139,18 +156,29 @@ async fn a_call_to_somebody_who_is_away_fails_or_waits() {
 async fn protocols_are_mounted_beside_others() {
     let endpoint = EndpointConfig::local().bind().await.unwrap();
     let publisher = Live::builder(endpoint.clone()).spawn();
-    let router = publisher.register_protocols(Router::builder(endpoint)).spawn();
+    let router = publisher
+        .register_protocols(Router::builder(endpoint))
+        .spawn();
     let (broadcast, mut track) = media("video_0");
     publisher.publish("movie", &broadcast).unwrap();
     let viewer = live(Policy::Everyone).await;
-    let subscription = soon("subscribe", viewer.subscribe(router.endpoint().addr(), "movie"))
-        .await
-        .unwrap();
+    let subscription = soon(
+        "subscribe",
+        viewer.subscribe(router.endpoint().addr(), "movie"),
+    )
+    .await
+    .unwrap();
     let config = VideoConfig::new(VideoCodec::VP8).into();
-    let reading = subscription.broadcast().subscribe("video_0", &config, Duration::ZERO);
+    let reading = subscription
+        .broadcast()
+        .subscribe("video_0", &config, Duration::ZERO);
     let mut reader = soon("subscribe", reading).await.unwrap();
     track
-        .write(EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true))
+        .write(EncodedFrame::new(
+            Duration::from_secs(1),
+            &b"frame"[..],
+            true,
+        ))
         .unwrap();
     assert!(soon("frame", reader.next()).await.unwrap().is_some());
     let (session, _broadcast, signals) = subscription.into_parts();

@@ -44,13 +44,18 @@ fn number(frame: &EncodedFrame) -> u64 {
 }
 
 async fn reader(broadcast: &RemoteBroadcast, name: &str, config: &TrackConfig) -> EncodedReader {
-    soon("subscribe", broadcast.subscribe(name, config, Duration::from_secs(5)))
-        .await
-        .expect("a reader")
+    soon(
+        "subscribe",
+        broadcast.subscribe(name, config, Duration::from_secs(5)),
+    )
+    .await
+    .expect("a reader")
 }
 
 async fn next(reader: &mut EncodedReader) -> Option<EncodedFrame> {
-    soon("a frame", reader.next()).await.expect("a frame or the end")
+    soon("a frame", reader.next())
+        .await
+        .expect("a frame or the end")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +64,9 @@ async fn frames_of_all_sizes_arrive_as_they_were_written() {
     let broadcast = LocalBroadcast::new();
     let mut track = broadcast.publish_track("video_0", vp8()).unwrap();
     publisher.publish("movie", &broadcast).unwrap();
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let mut reader = reader(remote.broadcast(), "video_0", &vp8()).await;
     // Far more than a flow control window, and frames of next to nothing.
     let sizes = [8, 9, 1200, 70_000, 3_000_000, 8, 5_000_000, 100];
@@ -85,9 +92,13 @@ async fn a_late_viewer_begins_with_the_key_frame_of_the_current_group() {
     for n in 0..25 {
         track.write(frame(n, n % 10 == 0, 100)).unwrap();
     }
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let config = vp8();
-    let subscribe = remote.broadcast().subscribe("video_0", &config, Duration::ZERO);
+    let subscribe = remote
+        .broadcast()
+        .subscribe("video_0", &config, Duration::ZERO);
     let mut reader = soon("subscribe", subscribe).await.unwrap();
     let first = next(&mut reader).await.unwrap();
     assert_eq!((number(&first), first.keyframe), (20, true));
@@ -100,12 +111,17 @@ async fn the_first_catalog_has_all_tracks_that_were_announced() {
     let broadcast = LocalBroadcast::new();
     let (video, audio) = (broadcast.reserve_track(), broadcast.reserve_track());
     publisher.publish("movie", &broadcast).unwrap();
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let mut catalog = soon("catalog", remote.broadcast().catalog()).await.unwrap();
     let mut video = video.publish("video_0", vp8()).unwrap();
     let audio = audio.publish("audio_0", opus()).unwrap();
     let first = soon("catalog", catalog.next()).await.unwrap().unwrap();
-    assert_eq!(first.video.renditions.len() + first.audio.renditions.len(), 2);
+    assert_eq!(
+        first.video.renditions.len() + first.audio.renditions.len(),
+        2
+    );
     // A track that goes leaves the catalog; the end of the broadcast ends it.
     video.finish().unwrap();
     drop(video);
@@ -123,7 +139,9 @@ async fn a_track_that_is_never_described_does_not_hold_up_the_catalog() {
     let mut video = video.publish("video_0", vp8()).unwrap();
     let (publisher, viewer) = (live().await, live().await);
     publisher.publish("movie", &broadcast).unwrap();
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let mut catalog = soon("catalog", remote.broadcast().catalog()).await.unwrap();
     let writing = async {
         for n in 0.. {
@@ -154,12 +172,19 @@ async fn however_many_ask_at_once_there_is_one_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_session_is_not_handed_out() {
     let (publisher, viewer) = (live().await, live().await);
-    let first = soon("session", viewer.transport().connect(addr(&publisher))).await.unwrap();
+    let first = soon("session", viewer.transport().connect(addr(&publisher)))
+        .await
+        .unwrap();
     first.close(0, "done");
     soon("closed", first.closed()).await;
-    let second = soon("session", viewer.transport().connect(addr(&publisher))).await.unwrap();
+    let second = soon("session", viewer.transport().connect(addr(&publisher)))
+        .await
+        .unwrap();
     assert!(second.is_alive());
-    assert_ne!(first.connection().stable_id(), second.connection().stable_id());
+    assert_ne!(
+        first.connection().stable_id(),
+        second.connection().stable_id()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,7 +198,9 @@ async fn publishing_a_name_again_replaces_what_was_there() {
     // The end of the old one must not take the new one away.
     old.finish();
     drop((old, _old_track));
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let mut catalog = soon("catalog", remote.broadcast().catalog()).await.unwrap();
     let catalog = soon("catalog", catalog.next()).await.unwrap().unwrap();
     assert!(catalog.video.renditions.contains_key("new"), "{catalog:?}");
@@ -184,7 +211,9 @@ async fn a_name_that_is_not_there_is_waited_for() {
     let (publisher, viewer) = (live().await, live().await);
     let there = LocalBroadcast::new();
     publisher.publish("there", &there).unwrap();
-    let session = soon("session", viewer.transport().connect(addr(&publisher))).await.unwrap();
+    let session = soon("session", viewer.transport().connect(addr(&publisher)))
+        .await
+        .unwrap();
     let waiting = session.subscribe("later");
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
@@ -202,7 +231,9 @@ async fn audio_packets_and_names_of_every_kind_travel() {
         let broadcast = LocalBroadcast::new();
         let mut track = broadcast.publish_track("audio_0", opus()).unwrap();
         publisher.publish(name, &broadcast).unwrap();
-        let remote = soon("subscribe", viewer.subscribe(addr(&publisher), name)).await.unwrap();
+        let remote = soon("subscribe", viewer.subscribe(addr(&publisher), name))
+            .await
+            .unwrap();
         let mut reader = reader(remote.broadcast(), "audio_0", &opus()).await;
         // Groups race each other: what is written before the subscription has reached the publisher may be overtaken.
         track.write(frame(0, true, 80)).unwrap();
@@ -225,7 +256,9 @@ async fn shutting_down_delivers_what_was_written_and_tells_the_peer() {
     let broadcast = LocalBroadcast::new();
     let mut track = broadcast.publish_track("video_0", vp8()).unwrap();
     publisher.publish("movie", &broadcast).unwrap();
-    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie")).await.unwrap();
+    let remote = soon("subscribe", viewer.subscribe(addr(&publisher), "movie"))
+        .await
+        .unwrap();
     let mut reader = reader(remote.broadcast(), "video_0", &vp8()).await;
     track.write(frame(0, true, 20_000)).unwrap();
     next(&mut reader).await.unwrap();

@@ -27,7 +27,7 @@ impl Narrator {
             // The element warns on the bus, with the reason.
             "reconnecting" => {
                 let told = std::mem::replace(&mut self.without_connection, true);
-                (!told).then_some("Without connection. Trying to reconnect.")
+                (!told).then_some("Reconnecting.")
             }
             "ended" => Some("The publisher ended the broadcast."),
             _ => None,

@@ -16,6 +16,10 @@ use crate::{
 /// A pipe and not a signal, because a pipe closes however the other process ends.
 pub const CHILD_FLAG: &str = "--child";
 
+/// Names of messages of this program to itself: the file has something to publish, and the other process is gone.
+const PLAYABLE: &str = "playable";
+const ALONE: &str = "alone";
+
 /// How long viewers may take for what is on the way to them when it ends.
 const FAREWELL_SECONDS: u64 = 2;
 
@@ -25,7 +29,7 @@ const FAREWELL_SECONDS: u64 = 2;
 /// frame every 2 s (`key-int-max=60`), as viewers can begin at one only; and in front of the encoder a queue that drops
 /// pictures (`leaky`), so that a busy machine shows fewer pictures, but never older ones.
 const TEST_CARD: &str = "\
-    videotestsrc is-live=true pattern=smpte ! video/x-raw,width=1280,height=720,framerate=30/1 \
+    videotestsrc is-live=true pattern=smpte ! video/x-raw,format=I420,width=1280,height=720,framerate=30/1 \
     ! clockoverlay time-format=%H:%M:%S halignment=left valignment=top font-desc=\"Sans Bold 32\" \
     ! timeoverlay halignment=right valignment=top font-desc=\"Sans Bold 32\" \
     ! queue leaky=downstream max-size-buffers=2 \
@@ -71,6 +75,10 @@ pub fn run(options: &Options) -> Result<()> {
         let done = || ControlFlow::Break(Ok(()));
         match event {
             Event::Message(message) => match message.view() {
+                gst::MessageView::Eos(_) | gst::MessageView::Error(_) if nothing_fits(&weak) => {
+                    let reason = "there is nothing in it that can be published as it is";
+                    return ControlFlow::Break(Err(anyhow!(reason)));
+                }
                 gst::MessageView::Eos(_) => return done(),
                 gst::MessageView::PropertyNotify(notify) if !child => {
                     if let (_, "subscribers", Some(count)) = notify.get() {
@@ -78,11 +86,13 @@ pub fn run(options: &Options) -> Result<()> {
                         eprintln!("{count} {}", if count == 1 { "viewer" } else { "viewers" });
                     }
                 }
-                gst::MessageView::Application(_) => return interrupt(&weak, &mut ending),
+                gst::MessageView::Application(own) => match own.structure().map(|own| own.name()) {
+                    Some(name) if name == PLAYABLE => ready = true,
+                    _ => return interrupt(&weak, &mut ending),
+                },
                 gst::MessageView::Element(element) => {
                     waiting = new_ticket(element).or(waiting.take())
                 }
-                gst::MessageView::AsyncDone(_) => ready = true,
                 _ => {}
             },
             Event::Interrupt => return interrupt(&weak, &mut ending),
@@ -150,7 +160,7 @@ fn end_with_standard_input(pipeline: &gst::Pipeline) {
     let bus = pipeline.bus();
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        let gone = gst::message::Application::new(gst::Structure::new_empty("alone"));
+        let gone = gst::message::Application::new(gst::Structure::new_empty(ALONE));
         bus.map(|bus| bus.post(gone))
     });
 }
@@ -161,6 +171,7 @@ fn file_pipeline(file: &std::path::Path) -> Result<gst::Pipeline> {
     let source = pipeline::element("filesrc")?;
     source.set_property("location", file);
     let parser = pipeline::element("parsebin")?;
+    parser.set_property("name", "parser");
     // A file interleaves its streams in chunks: this lets one wait for the other without stopping it.
     let queue = pipeline::element("multiqueue")?;
     queue.set_property("max-size-buffers", 0u32);
@@ -179,17 +190,14 @@ fn file_pipeline(file: &std::path::Path) -> Result<gst::Pipeline> {
             eprintln!("{name}: {error}");
         }
     });
-    let sink = sink.downgrade();
-    parser.connect_no_more_pads(move |parser| {
-        if sink.upgrade().is_some_and(|sink| sink.num_sink_pads() == 0) {
-            gst::element_error!(
-                parser,
-                gst::StreamError::CodecNotFound,
-                ("There is nothing in it that can be published as it is")
-            );
-        }
-    });
     Ok(pipeline)
+}
+
+/// Whether the file has streams, and none of them could be published.
+fn nothing_fits(pipeline: &gst::glib::WeakRef<gst::Pipeline>) -> bool {
+    let element = |name| pipeline.upgrade()?.by_name(name);
+    element("parser").is_some_and(|parser| parser.num_src_pads() > 0)
+        && element("stream").is_some_and(|sink| sink.num_sink_pads() == 0)
 }
 
 fn publish_stream(pad: &gst::Pad, queue: &gst::Element, sink: &gst::Element) -> Result<()> {
@@ -198,19 +206,28 @@ fn publish_stream(pad: &gst::Pad, queue: &gst::Element, sink: &gst::Element) -> 
         .into_iter()
         .filter_map(|template| sink.pad_template(template))
         .find(|template| template.caps().can_intersect(&caps));
-    let what = gst_pbutils::pb_utils_get_codec_description(&caps);
+    let what = || match caps.is_fixed() {
+        true => gst_pbutils::pb_utils_get_codec_description(&caps).to_string(),
+        false => caps.to_string(),
+    };
     ensure!(
         template.is_some(),
-        "{what} is left out, as irohlivesink does not take it."
+        "{} is left out, as irohlivesink does not take it",
+        what()
     );
     let input = queue.request_pad_simple("sink_%u").zip(template);
     let linked = input.and_then(|(input, template)| {
         pad.link(&input).ok()?;
         let output = input.iterate_internal_links().into_iter().next()?.ok()?;
         let taken = sink.request_pad(&template, None, None)?;
-        output.link(&taken).ok()
+        taken.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
+            if let Some(sink) = pad.parent_element() {
+                let playable = gst::Structure::new_empty(PLAYABLE);
+                let _ = sink.post_message(gst::message::Application::new(playable));
+            }
+            gst::PadProbeReturn::Remove
+        });
+        output.link(&taken).ok().map(drop)
     });
-    linked
-        .map(drop)
-        .ok_or_else(|| anyhow!("{what} could not be linked."))
+    linked.with_context(|| format!("{} could not be linked", what()))
 }

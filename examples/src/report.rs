@@ -75,9 +75,9 @@ impl Statistics {
         let second = std::mem::take(&mut self.second);
         // The numbers are of the picture, and of the sound only where there is no picture.
         let (kind, total, unit) = if self.video_frames > 0 {
-            (Kind::Video, self.video_frames, "frames")
+            (Kind::Video, self.video_frames, ["frames", "fps"])
         } else {
-            (Kind::Audio, self.audio_packets, "packets")
+            (Kind::Audio, self.audio_packets, ["packets", "a second"])
         };
         let seconds = elapsed.as_secs_f64().max(1e-3);
         let [picture, sound] = [&second.shown[0], &second.shown[1]].map(Mean::value);
@@ -97,7 +97,7 @@ impl Statistics {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Report {
     total: u64,
-    unit: &'static str,
+    unit: [&'static str; 2],
     per_second: f64,
     kbits: f64,
     delay: Option<i64>,
@@ -121,14 +121,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             total,
-            unit,
+            unit: [unit, rate],
             per_second,
             kbits,
             ..
         } = self;
         write!(
             f,
-            "{total:>6} {unit}  {per_second:>5.1} fps  {kbits:>6.0} kbit/s  delay "
+            "{total:>6} {unit}  {per_second:>5.1} {rate}  {kbits:>6.0} kbit/s  delay "
         )?;
         match self.delay {
             Some(delay) => write!(f, "{:.1} ms", millis(delay))?,
@@ -215,7 +215,7 @@ mod tests {
         statistics.received(Kind::Audio, 100, Some(2 * MS));
         statistics.shown(Kind::Audio, 205 * MS);
         let report = statistics.report(Duration::from_secs(1));
-        assert_eq!((report.total, report.unit), (1, "packets"));
+        assert_eq!((report.total, report.unit), (1, ["packets", "a second"]));
         assert_eq!(
             (report.delay, report.shown, report.lip_sync),
             (Some(2 * MS), Some(205 * MS), None)

@@ -95,14 +95,18 @@ impl Codec {
             "audio/mpeg" if structure.get::<i32>("mpegversion") == Ok(1) => Self::Mp3,
             "audio/mpeg" => Self::Aac,
             "video/x-raw" => {
-                return Err("raw video cannot be published yet: put an encoder before the pad, \
+                return Err(
+                    "raw video cannot be published yet: put an encoder before the pad, \
                      for example `! videoconvert ! x264enc tune=zerolatency !`"
-                    .into());
+                        .into(),
+                );
             }
             "audio/x-raw" => {
-                return Err("raw audio cannot be published yet: put an encoder before the pad, \
+                return Err(
+                    "raw audio cannot be published yet: put an encoder before the pad, \
                      for example `! audioconvert ! audioresample ! opusenc !`"
-                    .into());
+                        .into(),
+                );
             }
             other => return Err(format!("{other} cannot be published")),
         })
@@ -131,12 +135,12 @@ impl Codec {
                 "video/x-av1,stream-format=obu-stream,alignment=tu",
             ),
             Self::Vp9 => ("vp9parse", "video/x-vp9,alignment=super-frame"),
-            Self::Aac => (
-                "aacparse",
-                "audio/mpeg,stream-format=raw,framed=true",
-            ),
+            Self::Aac => ("aacparse", "audio/mpeg,stream-format=raw,framed=true"),
             Self::Flac => ("flacparse", "audio/x-flac,framed=true"),
-            Self::Mp3 => ("mpegaudioparse", "audio/mpeg,mpegversion=1,layer=3,parsed=true"),
+            Self::Mp3 => (
+                "mpegaudioparse",
+                "audio/mpeg,mpegversion=1,layer=3,parsed=true",
+            ),
             Self::Vp8 | Self::Opus => return None,
         })
     }
@@ -154,11 +158,7 @@ impl Codec {
         }
     }
 
-    fn describe_video(
-        self,
-        caps: &gst::StructureRef,
-        frame: &[u8],
-    ) -> Result<VideoConfig, Reason> {
+    fn describe_video(self, caps: &gst::StructureRef, frame: &[u8]) -> Result<VideoConfig, Reason> {
         let number = |name: &str| -> u32 {
             caps.get::<i32>(name)
                 .ok()
@@ -166,8 +166,12 @@ impl Codec {
                 .unwrap_or(0)
         };
         let codec = match self {
-            Self::H264 => h264_codec(frame).ok_or("the H.264 stream has no SPS in its key frame")?,
-            Self::H265 => h265_codec(frame).ok_or("the H.265 stream has no SPS in its key frame")?,
+            Self::H264 => {
+                h264_codec(frame).ok_or("the H.264 stream has no SPS in its key frame")?
+            }
+            Self::H265 => {
+                h265_codec(frame).ok_or("the H.265 stream has no SPS in its key frame")?
+            }
             Self::Vp8 => "vp8".to_owned(),
             Self::Vp9 => {
                 let profile: u8 = caps
@@ -186,7 +190,10 @@ impl Codec {
                     _ => 0,
                 };
                 let depth = number("bit-depth-luma").max(8);
-                format!("av01.{profile}.{:02}M.{depth:02}", av1_level(number("width"), number("height")))
+                format!(
+                    "av01.{profile}.{:02}M.{depth:02}",
+                    av1_level(number("width"), number("height"))
+                )
             }
             _ => return Err("not a video codec".into()),
         };
@@ -217,12 +224,17 @@ impl Codec {
         all: &gst::CapsRef,
         caps: &gst::StructureRef,
     ) -> Result<AudioConfig, Reason> {
-        let number = |name: &str| caps.get::<i32>(name).ok().and_then(|n| u32::try_from(n).ok());
+        let number = |name: &str| {
+            caps.get::<i32>(name)
+                .ok()
+                .and_then(|n| u32::try_from(n).ok())
+        };
         let codec_data = caps
             .get::<gst::Buffer>("codec_data")
             .ok()
             .and_then(|buffer| Some(buffer.map_readable().ok()?.to_vec()));
-        let missing = |what: &str| format!("the caps {caps} lack {what}: put a parser before the pad");
+        let missing =
+            |what: &str| format!("the caps {caps} lack {what}: put a parser before the pad");
         let (codec, rate, channels, description) = match self {
             Self::Opus => {
                 let head = match opus_head(all, caps) {
@@ -237,7 +249,12 @@ impl Codec {
                 let object_type = config.first().map_or(2, |byte| byte >> 3);
                 let rate = number("rate").ok_or_else(|| missing("rate"))?;
                 let channels = number("channels").ok_or_else(|| missing("channels"))?;
-                (format!("mp4a.40.{object_type}"), rate, channels, Some(config))
+                (
+                    format!("mp4a.40.{object_type}"),
+                    rate,
+                    channels,
+                    Some(config),
+                )
             }
             Self::Flac => {
                 let info = flac_description(caps).ok_or_else(|| missing("the FLAC header"))?;
@@ -292,7 +309,14 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
     let mut caps = match &config.codec {
         VideoCodec::H264(h264) => {
             let mut caps = gst::Caps::builder("video/x-h264")
-                .field("stream-format", if description.is_some() { "avc" } else { "byte-stream" })
+                .field(
+                    "stream-format",
+                    if description.is_some() {
+                        "avc"
+                    } else {
+                        "byte-stream"
+                    },
+                )
                 .field("alignment", "au")
                 .field("parsed", true)
                 .build();
@@ -303,7 +327,14 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
         }
         VideoCodec::H265(h265) => {
             let mut caps = gst::Caps::builder("video/x-h265")
-                .field("stream-format", if description.is_some() { "hvc1" } else { "byte-stream" })
+                .field(
+                    "stream-format",
+                    if description.is_some() {
+                        "hvc1"
+                    } else {
+                        "byte-stream"
+                    },
+                )
                 .field("alignment", "au")
                 .field("parsed", true)
                 .build();
@@ -313,14 +344,22 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
             record.extend(h265.profile_compatibility_flags);
             record.extend(h265.constraint_flags);
             record.push(h265.level_idc);
-            let _ = pbutils::codec_utils_h265_caps_set_level_tier_and_profile(caps.make_mut(), &record);
+            let _ =
+                pbutils::codec_utils_h265_caps_set_level_tier_and_profile(caps.make_mut(), &record);
             caps
         }
         VideoCodec::AV1(av1) => gst::Caps::builder("video/x-av1")
             .field("stream-format", "obu-stream")
             .field("alignment", "tu")
             .field("parsed", true)
-            .field("profile", match av1.profile { 0 => "main", 1 => "high", _ => "professional" })
+            .field(
+                "profile",
+                match av1.profile {
+                    0 => "main",
+                    1 => "high",
+                    _ => "professional",
+                },
+            )
             .build(),
         VideoCodec::VP8 => gst::Caps::new_empty_simple("video/x-vp8"),
         VideoCodec::VP9(vp9) => gst::Caps::builder("video/x-vp9")
@@ -342,7 +381,10 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
         structure.set("width", width);
         structure.set("height", height);
         let shape = |n: Option<u32>| n.and_then(|n| i32::try_from(n).ok()).filter(|n| *n > 0);
-        let par = match (shape(config.display_aspect_width), shape(config.display_aspect_height)) {
+        let par = match (
+            shape(config.display_aspect_width),
+            shape(config.display_aspect_height),
+        ) {
             (Some(w), Some(h)) => pixel_aspect(w, h, width, height),
             _ => Some(gst::Fraction::new(1, 1)),
         };
@@ -350,7 +392,9 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
             structure.set("pixel-aspect-ratio", par);
         }
     }
-    if let Some(rate) = config.framerate.filter(|rate| rate.is_finite() && *rate > 0.0)
+    if let Some(rate) = config
+        .framerate
+        .filter(|rate| rate.is_finite() && *rate > 0.0)
         && let Some(rate) = gst::Fraction::approximate_f64(rate)
     {
         structure.set("framerate", standard_rate(rate));
@@ -360,7 +404,10 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
 
 /// The shape of a pixel, from the shape of the picture and its size.
 fn pixel_aspect(w: i32, h: i32, width: i32, height: i32) -> Option<gst::Fraction> {
-    let (n, d) = (i64::from(w) * i64::from(height), i64::from(h) * i64::from(width));
+    let (n, d) = (
+        i64::from(w) * i64::from(height),
+        i64::from(h) * i64::from(width),
+    );
     let divisor = gcd(n, d);
     Some(gst::Fraction::new(
         i32::try_from(n / divisor).ok()?,
@@ -385,7 +432,8 @@ fn standard_rate(rate: gst::Fraction) -> gst::Fraction {
 
 fn audio_caps(config: &AudioConfig) -> Result<gst::Caps, Reason> {
     known_container(&config.container)?;
-    let number = |n: u32| i32::try_from(n).map_err(|_| format!("{n} is not a rate or a channel count"));
+    let number =
+        |n: u32| i32::try_from(n).map_err(|_| format!("{n} is not a rate or a channel count"));
     let (rate, channels) = (number(config.sample_rate)?, number(config.channel_count)?);
     if rate == 0 || channels == 0 {
         return Err("the catalog gives no sample rate or no channels".into());
@@ -409,7 +457,11 @@ fn audio_caps(config: &AudioConfig) -> Result<gst::Caps, Reason> {
                     0,
                 )
                 .map_err(|error| error.to_string())?,
-                None => return Err(format!("the Opus track has {channels} channels and no header")),
+                None => {
+                    return Err(format!(
+                        "the Opus track has {channels} channels and no header"
+                    ));
+                }
             };
             pbutils::codec_utils_opus_create_caps_from_header(&head, None)
                 .map_err(|_| "the Opus header in the catalog is damaged")?
@@ -427,7 +479,8 @@ fn audio_caps(config: &AudioConfig) -> Result<gst::Caps, Reason> {
                 .field("channels", channels)
                 .build();
             let _ = pbutils::codec_utils_aac_caps_set_level_and_profile(caps.make_mut(), &config);
-            caps.make_mut().set("codec_data", gst::Buffer::from_slice(config));
+            caps.make_mut()
+                .set("codec_data", gst::Buffer::from_slice(config));
             caps
         }
         AudioCodec::Flac => {
@@ -457,7 +510,16 @@ fn audio_caps(config: &AudioConfig) -> Result<gst::Caps, Reason> {
         }
         AudioCodec::Mp3 => gst::Caps::builder("audio/mpeg")
             .field("mpegversion", 1)
-            .field("mpegaudioversion", if rate >= 32_000 { 1 } else if rate >= 16_000 { 2 } else { 3 })
+            .field(
+                "mpegaudioversion",
+                if rate >= 32_000 {
+                    1
+                } else if rate >= 16_000 {
+                    2
+                } else {
+                    3
+                },
+            )
             .field("layer", 3)
             .field("parsed", true)
             .field("rate", rate)
@@ -522,7 +584,10 @@ fn h265_codec(frame: &[u8]) -> Option<String> {
         ptl[11]
     );
     let constraints = &ptl[5..11];
-    let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let used = constraints
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
     for byte in &constraints[..used] {
         text.push_str(&format!(".{byte:X}"));
     }
@@ -555,7 +620,11 @@ fn opus_head(all: &gst::CapsRef, caps: &gst::StructureRef) -> Option<Vec<u8>> {
     let mut mapping = [0; 256];
     let (rate, channels, family, streams, coupled) =
         pbutils::codec_utils_opus_parse_caps(all, Some(&mut mapping)).ok()?;
-    let mapping = if family == 0 { &[][..] } else { mapping.get(..usize::from(channels))? };
+    let mapping = if family == 0 {
+        &[][..]
+    } else {
+        mapping.get(..usize::from(channels))?
+    };
     let head = pbutils::codec_utils_opus_create_header(
         rate, channels, family, streams, coupled, mapping, 0, 0,
     )

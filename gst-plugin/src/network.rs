@@ -147,7 +147,7 @@ impl NetworkSettings {
             let endpoint = config.bind().await.map_err(|error| {
                 gst::error_msg!(
                     gst::ResourceError::OpenWrite,
-                    ("{error}. Choose another bind-address, or leave it unset")
+                    ("The network cannot be used: {error}. Choose another bind-address, or leave it unset")
                 )
             })?;
             let builder = Live::builder(endpoint);
@@ -206,9 +206,9 @@ impl NetworkSettings {
 
     fn identity(&self) -> Result<Option<SecretKey>, gst::ErrorMessage> {
         let parse = |from: &str, text: &str| {
-            parse_secret_key(text).map(Some).map_err(|error| {
-                gst::error_msg!(gst::ResourceError::Settings, ("{from}: {error}"))
-            })
+            parse_secret_key(text)
+                .map(Some)
+                .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{from}: {error}")))
         };
         if let Some(text) = &self.secret_key {
             return parse("secret-key", text);
@@ -273,7 +273,10 @@ mod tests {
 
     #[test]
     fn bind_addresses_are_read_with_and_without_a_host() {
-        assert_eq!(parse_bind(":4433").unwrap(), "0.0.0.0:4433".parse().unwrap());
+        assert_eq!(
+            parse_bind(":4433").unwrap(),
+            "0.0.0.0:4433".parse().unwrap()
+        );
         assert_eq!(parse_bind("[::1]:1").unwrap(), "[::1]:1".parse().unwrap());
         assert!(parse_bind("example.com").is_err());
     }

@@ -2,7 +2,9 @@
 
 use std::{thread, time::Duration};
 
-use iroh_live::{EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig, endpoint::EndpointConfig};
+use iroh_live::{
+    EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig, endpoint::EndpointConfig,
+};
 use tokio::runtime::Runtime;
 
 /// Publishes one broadcast until it is dropped.
@@ -24,7 +26,10 @@ impl CorePublisher {
         let live = runtime.block_on(async {
             let mut config = EndpointConfig::local();
             config.bind = Some(([127, 0, 0, 1], 0).into());
-            let endpoint = config.bind().await.expect("the loopback interface has free ports");
+            let endpoint = config
+                .bind()
+                .await
+                .expect("the loopback interface has free ports");
             Live::builder(endpoint).with_router().spawn()
         });
         let _guard = runtime.enter();
@@ -44,7 +49,8 @@ impl CorePublisher {
                 }
             });
         }
-        live.publish(name, &broadcast).expect("the name is a good one");
+        live.publish(name, &broadcast)
+            .expect("the name is a good one");
         let ticket = LiveTicket::new(live.endpoint().addr(), name).to_string();
         drop(_guard);
         Self {

@@ -35,12 +35,14 @@ pub fn record(pad: &gst::Pad) -> Arc<Mutex<Vec<Sent>>> {
             && let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>()
             && let Some(running_time) = segment.to_running_time(pts)
         {
-            kept.lock().expect("nobody panics with the lock").push(Sent {
-                pts,
-                running_time,
-                key: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-                data: bytes_of(buffer),
-            });
+            kept.lock()
+                .expect("nobody panics with the lock")
+                .push(Sent {
+                    pts,
+                    running_time,
+                    key: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+                    data: bytes_of(buffer),
+                });
         }
         gst::PadProbeReturn::Ok
     });
@@ -55,7 +57,11 @@ pub fn annex_b(data: &[u8]) -> Vec<&[u8]> {
         starts.push(at + found + 3);
         at += found + 3;
     }
-    let ends = starts.iter().skip(1).map(|next| next - 3).chain([data.len()]);
+    let ends = starts
+        .iter()
+        .skip(1)
+        .map(|next| next - 3)
+        .chain([data.len()]);
     starts
         .iter()
         .zip(ends)
@@ -81,7 +87,10 @@ pub fn length_prefixed(mut data: &[u8]) -> Vec<&[u8]> {
 
 /// A NAL unit never ends in a zero byte: those belong to the next start code.
 fn without_zeros(unit: &[u8]) -> &[u8] {
-    let end = unit.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let end = unit
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
     &unit[..end]
 }
 

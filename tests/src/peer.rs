@@ -44,7 +44,10 @@ impl HandmadePublisher {
         let router = runtime.block_on(async {
             let mut config = EndpointConfig::local();
             config.bind = Some(([127, 0, 0, 1], 0).into());
-            let endpoint = config.bind().await.expect("the loopback interface has free ports");
+            let endpoint = config
+                .bind()
+                .await
+                .expect("the loopback interface has free ports");
             Router::builder(endpoint).accept(ALPN, peer).spawn()
         });
         let ticket = LiveTicket::new(router.endpoint().addr(), name).to_string();

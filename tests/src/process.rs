@@ -44,7 +44,6 @@ impl Process {
         let out = File::create(&log).expect("the test's folder can be written");
         let err = out.try_clone().expect("a file can be opened twice");
         let child = command
-            // A fault handler would leave a crashed process spinning.
             .env("GST_DEBUG_NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(out)
@@ -90,18 +89,6 @@ impl Process {
             let ticket = fs::read_to_string(location).ok()?;
             Some(ticket.trim().to_owned()).filter(|ticket| !ticket.is_empty())
         })
-    }
-
-    /// The last caps that `gst-launch-1.0 -v` has shown for the pad called `pad` of the element called `element`.
-    ///
-    /// # Panics
-    /// If what it shows are not caps.
-    pub fn caps(&self, element: &str, pad: &str) -> Option<gst::Caps> {
-        let log = self.log();
-        let mark = format!(":{element}.GstPad:{pad}: caps = ");
-        let text = log.lines().filter_map(|line| line.split_once(&mark)).next_back()?.1;
-        // The tool puts quotes into buffers of the caps where no parser wants them.
-        Some(text.parse().unwrap_or_else(|error| panic!("{error}: {text}")))
     }
 
     /// Asks it to end, as Ctrl-C does.

@@ -122,7 +122,10 @@ fn plugin_folder(run: &Path) -> PathBuf {
         .filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)))
         .max();
     let (_, plugin) = newest.unwrap_or_else(|| {
-        panic!("there is no {PLUGIN} beside {}: build it, or set GST_PLUGIN_PATH", exe.display())
+        panic!(
+            "there is no {PLUGIN} beside {}: build it, or set GST_PLUGIN_PATH",
+            exe.display()
+        )
     });
     let folder = run.join("plugins");
     fs::create_dir(&folder).expect("the folder was just made");
@@ -184,7 +187,10 @@ fn watch_stderr() {
                     let text = String::from_utf8_lossy(&line).into_owned();
                     let own = text.contains("tests/tests/") || text.contains("tests/src/");
                     if text.contains("panicked at") && !own {
-                        panics().lock().expect("nobody panics with the lock").push(text);
+                        panics()
+                            .lock()
+                            .expect("nobody panics with the lock")
+                            .push(text);
                     }
                     line.clear();
                 } else {

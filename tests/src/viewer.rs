@@ -76,7 +76,8 @@ impl PadLog {
 
     /// Whether the pad's stream has ended.
     pub fn has_ended(&self) -> bool {
-        self.events().any(|event| event.type_() == gst::EventType::Eos)
+        self.events()
+            .any(|event| event.type_() == gst::EventType::Eos)
     }
 }
 
@@ -124,8 +125,12 @@ impl Viewer {
 
         let (weak, kept) = (pipe.pipeline.downgrade(), log.clone());
         src.connect_pad_added(move |_, pad| {
-            let Some(pipeline) = weak.upgrade() else { return };
-            lock(&kept).signals.push(format!("pad-added {}", pad.name()));
+            let Some(pipeline) = weak.upgrade() else {
+                return;
+            };
+            lock(&kept)
+                .signals
+                .push(format!("pad-added {}", pad.name()));
             let number = {
                 let mut log = lock(&kept);
                 log.pads.push(PadLog {
@@ -134,8 +139,11 @@ impl Viewer {
                 });
                 log.pads.len() - 1
             };
-            if let Some(description) = behind(&pad.name()) {
-                attach(&pipeline, pad, &description, &kept, number);
+            if let Some(description) = behind(&pad.name())
+                && let Err(error) = attach(&pipeline, pad, &description, &kept, number)
+            {
+                // A panic could not unwind from here.
+                gst::element_error!(pipeline, gst::CoreError::Pad, ("{error}"));
             }
         });
         let kept = log.clone();
@@ -162,7 +170,11 @@ impl Viewer {
 
     /// What the pad called `name` gave so far; the latest one, if there were several.
     pub fn pad(&self, name: &str) -> Option<PadLog> {
-        lock(&self.log).pads.iter().rfind(|pad| pad.name == name).cloned()
+        lock(&self.log)
+            .pads
+            .iter()
+            .rfind(|pad| pad.name == name)
+            .cloned()
     }
 
     /// How many buffers the pad called `name` gave so far.
@@ -185,7 +197,9 @@ impl Viewer {
     /// Waits until the pad called `name` has given at least `count` buffers, and says what it gave.
     pub fn wait_frames(&self, name: &str, count: usize) -> PadLog {
         self.pipe.wait(&format!("{count} buffers on {name}"), || {
-            (self.count(name) >= count).then(|| self.pad(name)).flatten()
+            (self.count(name) >= count)
+                .then(|| self.pad(name))
+                .flatten()
         })
     }
 
@@ -219,17 +233,16 @@ fn attach(
     description: &str,
     log: &Arc<Mutex<Log>>,
     number: usize,
-) {
-    let sink = gst_app::AppSink::builder()
-        // A sink that waits for its first buffer would keep the whole pipeline out of PLAYING.
-        .async_(false)
-        .sync(false)
-        .enable_last_sample(false)
-        .build();
-    let sink_pad = sink.static_pad("sink").expect("an appsink has a pad");
-    let kept = log.clone();
+) -> Result<(), glib::Error> {
+    // A sink that waits for its first buffer would keep the whole pipeline out of PLAYING.
+    let sink = "appsink name=record async=false sync=false enable-last-sample=false";
+    let filter = if description.is_empty() { "" } else { " ! " };
+    let bin = gst::parse::bin_from_description(&format!("{description}{filter}{sink}"), true)?;
+    let sink = bin.by_name("record").and_downcast::<gst_app::AppSink>();
+    let sink = sink.expect("the description ends in one");
     let weak = pipeline.downgrade();
-    sink_pad.add_probe(
+    let kept = log.clone();
+    sink.static_pad("sink").expect("an appsink has a pad").add_probe(
         gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER,
         move |_, info| {
             let item = match &info.data {
@@ -255,20 +268,13 @@ fn attach(
             })
             .build(),
     );
-    pipeline.add(&sink).expect("the sink is new");
-    let first = if description.is_empty() {
-        sink_pad
-    } else {
-        let bin = gst::parse::bin_from_description(description, true)
-            .unwrap_or_else(|error| panic!("{error}: {description}"));
-        pipeline.add(&bin).expect("the bin is new");
-        bin.link(&sink).expect("an appsink takes anything");
-        bin.sync_state_with_parent().expect("the elements start");
-        bin.static_pad("sink").expect("the description begins with a filter")
-    };
-    sink.sync_state_with_parent().expect("an appsink starts");
-    pad.link(&first)
-        .unwrap_or_else(|error| panic!("{error:?}: {:?} to {description}", pad.current_caps()));
+    pipeline.add(&bin).expect("the bin is new");
+    bin.sync_state_with_parent().expect("the elements start");
+    let first = bin.static_pad("sink").expect("the description begins with a filter");
+    pad.link(&first).map(drop).map_err(|error| {
+        let caps = pad.current_caps();
+        glib::Error::new(gst::CoreError::Negotiation, &format!("{error:?}: {caps:?} to {description}"))
+    })
 }
 
 /// A buffer's bytes.

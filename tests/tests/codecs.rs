@@ -19,9 +19,9 @@ type Parts = fn(&[u8]) -> Vec<&[u8]>;
 struct Case<'a> {
     /// From a live source to the encoded stream.
     source: &'a str,
-    /// What the viewer's caps have to be at least.
+    /// A filter for the viewer's pad: what its caps have to be at least.
     caps: &'a str,
-    /// What the decoders' caps have to be at least.
+    /// The same for what the decoders give.
     raw: &'a str,
     /// Decoders that are linked straight to the viewer's pad, one after the other.
     decoders: &'a [&'a str],
@@ -66,7 +66,10 @@ fn travels_unaltered(case: &Case<'_>) -> Vec<Vec<Vec<u8>>> {
     let test = start();
     let store = |name: &str| {
         fs::create_dir(test.path(name)).expect("the test's folder can be written");
-        format!("multifilesink name={name} location={}/%06d async=false", test.file(name))
+        format!(
+            "multifilesink name={name} location={}/%06d async=false",
+            test.file(name)
+        )
     };
     let mut publisher = Process::launch(
         &test,
@@ -83,10 +86,10 @@ fn travels_unaltered(case: &Case<'_>) -> Vec<Vec<Vec<u8>>> {
 
     // A busy machine may be late, but that is not to make the viewer skip anything.
     let watch = format!("irohlivesrc ticket={ticket} {LOCAL} latency=10000");
-    let mut description = format!("{watch} ! {}", store("received"));
+    let mut description = format!("{watch} ! {} ! {}", case.caps, store("received"));
     for (n, decoder) in case.decoders.iter().enumerate() {
         let store = store(&format!("decoded{n}"));
-        description += &format!("  {watch} ! {decoder} ! {store}");
+        description += &format!("  {watch} ! {decoder} ! {} ! {store}", case.raw);
     }
     let mut viewer = Process::launch(&test, "viewer", &description);
     let wait_files = |process: &mut Process, name: &str, count: usize| {
@@ -104,20 +107,15 @@ fn travels_unaltered(case: &Case<'_>) -> Vec<Vec<Vec<u8>>> {
     let sent = wait_files(&mut publisher, "sent", written + 5);
 
     let sent: Vec<_> = sent.iter().flat_map(|buffer| (case.sent)(buffer)).collect();
-    let units: Vec<_> = received.iter().map(|buffer| (case.received)(buffer)).collect();
-    assert!(units.iter().all(|units| !units.is_empty()), "a frame has nothing in it");
+    let units: Vec<_> = received
+        .iter()
+        .map(|buffer| (case.received)(buffer))
+        .collect();
+    assert!(
+        units.iter().all(|units| !units.is_empty()),
+        "a frame has nothing in it"
+    );
     position(&sent, &units.concat());
-
-    let is = |sink: &str, expected: &str| {
-        let caps = viewer.caps(sink, "sink");
-        let caps = caps.expect("frames came, so gst-launch-1.0 has shown caps");
-        let expected: gst::Caps = expected.parse().expect("the test has valid caps");
-        assert!(caps.is_subset(&expected), "{sink}: {caps}, which is not {expected}");
-    };
-    is("received", case.caps);
-    for n in 0..case.decoders.len() {
-        is(&format!("decoded{n}"), case.raw);
-    }
     decoded
 }
 
@@ -131,7 +129,9 @@ fn pictures_travel_unaltered(case: &Case<'_>) {
 #[test]
 fn h264_byte_stream() {
     pictures_travel_unaltered(&Case {
-        source: &format!("{VIDEO} ! x264enc tune=zerolatency key-int-max=30 ! video/x-h264,stream-format=byte-stream,alignment=au"),
+        source: &format!(
+            "{VIDEO} ! x264enc tune=zerolatency key-int-max=30 ! video/x-h264,stream-format=byte-stream,alignment=au"
+        ),
         caps: "video/x-h264,stream-format=byte-stream,alignment=au,width=160,height=120,framerate=30/1",
         raw: RAW_VIDEO,
         decoders: &["avdec_h264", "openh264dec"],
@@ -157,7 +157,9 @@ fn h264_byte_stream_in_single_nal_units() {
 #[test]
 fn h264_avc() {
     pictures_travel_unaltered(&Case {
-        source: &format!("{VIDEO} ! x264enc tune=zerolatency key-int-max=30 ! video/x-h264,stream-format=avc"),
+        source: &format!(
+            "{VIDEO} ! x264enc tune=zerolatency key-int-max=30 ! video/x-h264,stream-format=avc"
+        ),
         caps: "video/x-h264,stream-format=byte-stream,alignment=au,width=160,height=120,framerate=30/1",
         raw: RAW_VIDEO,
         decoders: &["avdec_h264", "openh264dec"],
@@ -195,6 +197,20 @@ fn h265_byte_stream() {
 }
 
 #[test]
+fn h265_with_b_frames() {
+    pictures_travel_unaltered(&Case {
+        source: &format!(
+            "{VIDEO} ! x265enc speed-preset=ultrafast key-int-max=30 option-string=bframes=3:rc-lookahead=5 ! video/x-h265,stream-format=byte-stream"
+        ),
+        caps: "video/x-h265,stream-format=byte-stream,alignment=au,width=160,height=120",
+        raw: RAW_VIDEO,
+        decoders: &["avdec_h265"],
+        sent: h265_units,
+        received: h265_units,
+    });
+}
+
+#[test]
 fn h265_hvc1() {
     pictures_travel_unaltered(&Case {
         source: &format!(
@@ -211,7 +227,9 @@ fn h265_hvc1() {
 #[test]
 fn av1() {
     pictures_travel_unaltered(&Case {
-        source: &format!("{VIDEO} ! av1enc cpu-used=8 usage-profile=realtime lag-in-frames=0 keyframe-max-dist=30 threads=1"),
+        source: &format!(
+            "{VIDEO} ! av1enc cpu-used=8 usage-profile=realtime lag-in-frames=0 keyframe-max-dist=30 threads=1"
+        ),
         caps: "video/x-av1,stream-format=obu-stream,alignment=tu,width=160,height=120,framerate=30/1",
         raw: RAW_VIDEO,
         decoders: &["av1dec"],
@@ -245,9 +263,37 @@ fn vp9() {
 }
 
 #[test]
+fn vp8_with_frames_that_are_not_shown() {
+    pictures_travel_unaltered(&Case {
+        source: &format!(
+            "{VIDEO} ! vp8enc deadline=1 cpu-used=8 keyframe-max-dist=30 lag-in-frames=10 auto-alt-ref=true"
+        ),
+        caps: "video/x-vp8,width=160,height=120,framerate=30/1",
+        raw: RAW_VIDEO,
+        decoders: &["vp8dec"],
+        sent: whole_buffer,
+        received: whole_buffer,
+    });
+}
+
+#[test]
+fn vp9_with_frames_that_are_not_shown() {
+    pictures_travel_unaltered(&Case {
+        source: &format!(
+            "{VIDEO} ! vp9enc deadline=1 cpu-used=8 keyframe-max-dist=30 lag-in-frames=10"
+        ),
+        caps: "video/x-vp9,width=160,height=120,framerate=30/1",
+        raw: RAW_VIDEO,
+        decoders: &["vp9dec"],
+        sent: whole_buffer,
+        received: whole_buffer,
+    });
+}
+
+#[test]
 fn opus_stereo() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=48000,channels=2 ! opusenc",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=48000,channels=2 ! opusenc",
         caps: "audio/x-opus,rate=48000,channels=2",
         raw: "audio/x-raw,rate=48000,channels=2",
         decoders: &["opusdec"],
@@ -257,9 +303,22 @@ fn opus_stereo() {
 }
 
 #[test]
+fn opus_packets_of_a_few_bytes() {
+    // An encoder has next to nothing to say about silence.
+    travels_unaltered(&Case {
+        source: "audiotestsrc is-live=true wave=silence ! audio/x-raw,rate=48000,channels=1 ! opusenc dtx=true",
+        caps: "audio/x-opus,rate=48000,channels=1",
+        raw: "audio/x-raw,rate=48000,channels=1",
+        decoders: &["opusdec"],
+        sent: whole_buffer,
+        received: whole_buffer,
+    });
+}
+
+#[test]
 fn opus_5_1() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=48000,channels=6,channel-mask=(bitmask)0x3f ! opusenc",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=48000,channels=6,channel-mask=(bitmask)0x3f ! opusenc",
         caps: "audio/x-opus,rate=48000,channels=6,channel-mapping-family=1",
         raw: "audio/x-raw,rate=48000,channels=6,channel-mask=(bitmask)0x3f",
         decoders: &["opusdec"],
@@ -271,7 +330,7 @@ fn opus_5_1() {
 #[test]
 fn opus_7_1() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=48000,channels=8,channel-mask=(bitmask)0xc3f ! opusenc",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=48000,channels=8,channel-mask=(bitmask)0xc3f ! opusenc",
         caps: "audio/x-opus,rate=48000,channels=8,channel-mapping-family=1",
         raw: "audio/x-raw,rate=48000,channels=8,channel-mask=(bitmask)0xc3f",
         decoders: &["opusdec"],
@@ -283,9 +342,9 @@ fn opus_7_1() {
 #[test]
 fn aac_raw() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=44100,channels=2 ! avenc_aac ! audio/mpeg,stream-format=raw",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=44100,channels=2 ! avenc_aac ! audio/mpeg,stream-format=raw",
         caps: "audio/mpeg,mpegversion=4,stream-format=raw,rate=44100,channels=2",
-        raw: "audio/x-raw(ANY),rate=44100,channels=2",
+        raw: "audio/x-raw,rate=44100,channels=2",
         decoders: &["avdec_aac"],
         sent: whole_buffer,
         received: whole_buffer,
@@ -295,9 +354,9 @@ fn aac_raw() {
 #[test]
 fn aac_adts() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=48000,channels=1 ! avenc_aac ! aacparse ! audio/mpeg,stream-format=adts",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=48000,channels=1 ! avenc_aac ! aacparse ! audio/mpeg,stream-format=adts",
         caps: "audio/mpeg,mpegversion=4,stream-format=raw,rate=48000,channels=1",
-        raw: "audio/x-raw(ANY),rate=48000,channels=1",
+        raw: "audio/x-raw,rate=48000,channels=1",
         decoders: &["avdec_aac"],
         sent: behind_adts,
         received: whole_buffer,
@@ -307,9 +366,9 @@ fn aac_adts() {
 #[test]
 fn aac_5_1() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=48000,channels=6,channel-mask=(bitmask)0x3f ! avenc_aac",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=48000,channels=6,channel-mask=(bitmask)0x3f ! avenc_aac",
         caps: "audio/mpeg,mpegversion=4,stream-format=raw,rate=48000,channels=6",
-        raw: "audio/x-raw(ANY),rate=48000,channels=6",
+        raw: "audio/x-raw,rate=48000,channels=6",
         decoders: &["avdec_aac"],
         sent: whole_buffer,
         received: whole_buffer,
@@ -319,7 +378,7 @@ fn aac_5_1() {
 #[test]
 fn flac() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,format=S16LE,rate=44100,channels=2 ! flacenc blocksize=1024",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,format=S16LE,rate=44100,channels=2 ! flacenc blocksize=1024",
         caps: "audio/x-flac,framed=true,rate=44100,channels=2",
         raw: "audio/x-raw,rate=44100,channels=2",
         decoders: &["flacdec", "avdec_flac"],
@@ -331,9 +390,9 @@ fn flac() {
 #[test]
 fn mp3() {
     travels_unaltered(&Case {
-        source: "audiotestsrc is-live=true wave=ticks ! audio/x-raw,rate=44100,channels=2 ! lamemp3enc",
+        source: "audiotestsrc is-live=true wave=white-noise ! audio/x-raw,rate=44100,channels=2 ! lamemp3enc",
         caps: "audio/mpeg,mpegversion=1,layer=3,rate=44100,channels=2",
-        raw: "audio/x-raw(ANY),rate=44100,channels=2",
+        raw: "audio/x-raw,rate=44100,channels=2",
         decoders: &["mpg123audiodec", "avdec_mp3"],
         sent: whole_buffer,
         received: whole_buffer,

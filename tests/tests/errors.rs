@@ -34,7 +34,9 @@ fn failure(pipe: &Pipe) -> glib::Error {
 
 /// The error of a source with these properties.
 fn source_failure(ticket: Option<&str>, properties: &str) -> glib::Error {
-    let pipe = Pipe::parse(&format!("irohlivesrc name=s {LOCAL} {properties} ! fakesink"));
+    let pipe = Pipe::parse(&format!(
+        "irohlivesrc name=s {LOCAL} {properties} ! fakesink"
+    ));
     if let Some(ticket) = ticket {
         pipe.element("s").set_property("ticket", ticket);
     }
@@ -43,14 +45,20 @@ fn source_failure(ticket: Option<&str>, properties: &str) -> glib::Error {
 
 /// The error of a sink with these properties.
 fn sink_failure(properties: &str) -> glib::Error {
-    failure(&Pipe::parse(&format!("{VIDEO} ! irohlivesink name=stream {LOCAL} {properties}")))
+    failure(&Pipe::parse(&format!(
+        "{VIDEO} ! irohlivesink name=stream {LOCAL} {properties}"
+    )))
 }
 
 #[track_caller]
 fn says<D: glib::error::ErrorDomain + Copy>(error: &glib::Error, code: D, parts: &[&str]) {
     assert!(error.matches(code), "{error:?}");
     for part in parts {
-        assert!(error.message().contains(part), "{:?} says nothing of {part:?}", error.message());
+        assert!(
+            error.message().contains(part),
+            "{:?} says nothing of {part:?}",
+            error.message()
+        );
     }
 }
 
@@ -66,7 +74,11 @@ fn no_ticket() {
     let _test = start();
     for ticket in [None, Some(""), Some("  ")] {
         let error = source_failure(ticket, "");
-        says(&error, gst::ResourceError::NotFound, &["No ticket", "set the property ticket", "iroh-live:"]);
+        says(
+            &error,
+            gst::ResourceError::NotFound,
+            &["No ticket", "set the property ticket", "iroh-live:"],
+        );
     }
 }
 
@@ -81,22 +93,34 @@ fn a_ticket_that_is_none() {
         (start.to_owned(), "no name"),
         (good.replacen("iroh-live:", "iroh-live:!", 1), "mistyped"),
         (format!("{}AAAA/{name}", start), "too many"),
-        ("https://example.com/watch".to_owned(), "`https:` is not a ticket"),
+        (
+            "https://example.com/watch".to_owned(),
+            "`https:` is not a ticket",
+        ),
         ("what is this".to_owned(), "not a ticket"),
         (format!("{good}{}", "x".repeat(3000)), "too long"),
         (format!("{good}?relay=nonsense"), "relay"),
     ];
     for (ticket, part) in cases {
         let error = source_failure(Some(&ticket), "");
-        says(&error, gst::ResourceError::NotFound, &["The ticket cannot be read", part]);
+        says(
+            &error,
+            gst::ResourceError::NotFound,
+            &["The ticket cannot be read", part],
+        );
     }
 }
 
 #[test]
 fn a_broadcast_that_the_publisher_does_not_have() {
     let _test = start();
-    let publisher = Publisher::new(&format!("{VIDEO} ! SINK broadcast=garden secret-key={}", secret_key(20)));
-    publisher.sink.set_property("bind-address", format!("127.0.0.1:{}", free_port()));
+    let publisher = Publisher::new(&format!(
+        "{VIDEO} ! SINK broadcast=garden secret-key={}",
+        secret_key(20)
+    ));
+    publisher
+        .sink
+        .set_property("bind-address", format!("127.0.0.1:{}", free_port()));
     publisher.pipe.play();
     let ticket = publisher.ticket();
     assert!(ticket.ends_with("/garden"), "{ticket}");
@@ -126,7 +150,9 @@ fn a_publisher_that_is_not_there() {
     assert!(warning.contains("Trying again"), "{warning}");
     // It goes on trying.
     let publisher = Publisher::new(&format!("{VIDEO} ! SINK secret-key={key}"));
-    publisher.sink.set_property("bind-address", format!("127.0.0.1:{port}"));
+    publisher
+        .sink
+        .set_property("bind-address", format!("127.0.0.1:{port}"));
     publisher.pipe.play();
     viewer.wait_frames("video_0", 5);
 }
@@ -134,8 +160,15 @@ fn a_publisher_that_is_not_there() {
 #[test]
 fn a_publisher_that_is_not_there_and_a_limit() {
     let _test = start();
-    let error = source_failure(Some(&ticket_of(&secret_key(22), free_port())), "timeout=1000");
-    says(&error, gst::ResourceError::NotFound, &["cannot be reached", "timeout"]);
+    let error = source_failure(
+        Some(&ticket_of(&secret_key(22), free_port())),
+        "timeout=1000",
+    );
+    says(
+        &error,
+        gst::ResourceError::NotFound,
+        &["cannot be reached", "timeout"],
+    );
 }
 
 #[test]
@@ -145,18 +178,37 @@ fn stopping_does_not_wait_for_a_publisher_that_is_not_there() {
     viewer.wait_status("connecting");
     let before = std::time::Instant::now();
     viewer.pipe.stop();
-    assert!(before.elapsed() < Duration::from_secs(5), "stopping took {:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_secs(5),
+        "stopping took {:?}",
+        before.elapsed()
+    );
 }
 
 #[test]
 fn a_malformed_secret_key() {
     let _test = start();
     let ticket = ticket_of(&secret_key(1), 4433);
-    for key in ["abc", "zz", &secret_key(3)[1..], "correct-horse-battery-staple"] {
-        for error in [sink_failure(&format!("secret-key={key}")), source_failure(Some(&ticket), &format!("secret-key={key}"))] {
-            says(&error, gst::ResourceError::Settings, &["secret-key", "64 hexadecimal digits"]);
+    for key in [
+        "abc",
+        "zz",
+        &secret_key(3)[1..],
+        "correct-horse-battery-staple",
+    ] {
+        for error in [
+            sink_failure(&format!("secret-key={key}")),
+            source_failure(Some(&ticket), &format!("secret-key={key}")),
+        ] {
+            says(
+                &error,
+                gst::ResourceError::Settings,
+                &["secret-key", "64 hexadecimal digits"],
+            );
             // It may be a good one with a slip of the pen.
-            assert!(key.len() < 4 || !error.message().contains(key), "the key is shown: {error}");
+            assert!(
+                key.len() < 4 || !error.message().contains(key),
+                "the key is shown: {error}"
+            );
         }
     }
 }
@@ -167,14 +219,26 @@ fn a_key_file_that_cannot_be_read() {
     let folder = test.file("folder");
     std::fs::create_dir(&folder).expect("the test's folder can be written");
     let error = sink_failure(&format!("secret-key-location={folder}"));
-    says(&error, gst::ResourceError::Read, &[&folder, "Name a file that you can read and write"]);
+    says(
+        &error,
+        gst::ResourceError::Read,
+        &[&folder, "Name a file that you can read and write"],
+    );
     let error = sink_failure(&format!("secret-key-location={folder}/none/key"));
-    says(&error, gst::ResourceError::Read, &["none/key", "Name a file"]);
+    says(
+        &error,
+        gst::ResourceError::Read,
+        &["none/key", "Name a file"],
+    );
     // A file that has something else in it.
     let file = test.file("notes");
     std::fs::write(&file, "milk, bread").expect("the test's folder can be written");
     let error = sink_failure(&format!("secret-key-location={file}"));
-    says(&error, gst::ResourceError::Settings, &[&file, "64 hexadecimal digits"]);
+    says(
+        &error,
+        gst::ResourceError::Settings,
+        &[&file, "64 hexadecimal digits"],
+    );
 }
 
 #[test]
@@ -185,11 +249,19 @@ fn a_port_that_is_taken() {
     let ticket = ticket_of(&secret_key(1), 4433);
     let bind = format!("bind-address={address}");
     for error in [sink_failure(&bind), source_failure(Some(&ticket), &bind)] {
-        says(&error, gst::ResourceError::OpenWrite, &[&address.to_string(), "Choose another bind-address"]);
+        says(
+            &error,
+            gst::ResourceError::OpenWrite,
+            &[&address.to_string(), "Choose another bind-address"],
+        );
     }
     for nonsense in ["localhost", "127.0.0.1", "1.2.3.4:99999"] {
         let error = sink_failure(&format!("bind-address={nonsense}"));
-        says(&error, gst::ResourceError::Settings, &["bind-address", nonsense, "4433"]);
+        says(
+            &error,
+            gst::ResourceError::Settings,
+            &["bind-address", nonsense, "4433"],
+        );
     }
 }
 
@@ -197,11 +269,23 @@ fn a_port_that_is_taken() {
 fn malformed_relay_urls() {
     let _test = start();
     let error = sink_failure("relay-urls=https://");
-    says(&error, gst::ResourceError::Settings, &["relay-urls", "https://relay.example.com"]);
+    says(
+        &error,
+        gst::ResourceError::Settings,
+        &["relay-urls", "https://relay.example.com"],
+    );
     let error = sink_failure("relay-urls=https://good.example.com,nonsense");
-    says(&error, gst::ResourceError::Settings, &["relay-urls", "nonsense"]);
+    says(
+        &error,
+        gst::ResourceError::Settings,
+        &["relay-urls", "nonsense"],
+    );
     let error = sink_failure("relay-mode=custom");
-    says(&error, gst::ResourceError::Settings, &["relay-mode=custom needs relay-urls"]);
+    says(
+        &error,
+        gst::ResourceError::Settings,
+        &["relay-mode=custom needs relay-urls"],
+    );
 }
 
 #[test]
@@ -209,7 +293,11 @@ fn a_ticket_location_that_cannot_be_written() {
     let test = start();
     let location = test.file("none/ticket");
     let error = sink_failure(&format!("ticket-location={location}"));
-    says(&error, gst::ResourceError::OpenWrite, &[&location, "Set ticket-location"]);
+    says(
+        &error,
+        gst::ResourceError::OpenWrite,
+        &[&location, "Set ticket-location"],
+    );
 }
 
 #[test]
@@ -217,7 +305,11 @@ fn a_broadcast_name_that_cannot_be_one() {
     let _test = start();
     for name in ["*", "x".repeat(3000).as_str()] {
         let error = sink_failure(&format!("broadcast={name}"));
-        says(&error, gst::ResourceError::Settings, &["Set the property broadcast to another name"]);
+        says(
+            &error,
+            gst::ResourceError::Settings,
+            &["Set the property broadcast to another name"],
+        );
     }
 }
 
@@ -251,17 +343,27 @@ fn noise_on_one_pad(caps: &str) {
          audiotestsrc is-live=true ! opusenc ! stream.audio_0"
     ));
     publisher.pipe.play();
-    let noisy = publisher.pipe.element("noise").downcast::<gst_app::AppSrc>().expect("that is what it is");
+    let noisy = publisher
+        .pipe
+        .element("noise")
+        .downcast::<gst_app::AppSrc>()
+        .expect("that is what it is");
     let viewer = Viewer::start(&publisher.ticket());
     viewer.wait_frames("audio_0", 10);
     let mut seed = 0;
-    let warning = publisher.pipe.wait("a warning that the pad is not published any more", || {
-        seed += 1;
-        // Taken or refused: that is the sink's business.
-        let _ = noisy.push_buffer(gst::Buffer::from_slice(noise(2000, seed)));
-        std::thread::sleep(Duration::from_millis(10));
-        publisher.pipe.warnings().into_iter().find(|text| text.contains("video_0"))
-    });
+    let warning = publisher
+        .pipe
+        .wait("a warning that the pad is not published any more", || {
+            seed += 1;
+            // Taken or refused: that is the sink's business.
+            let _ = noisy.push_buffer(gst::Buffer::from_slice(noise(2000, seed)));
+            std::thread::sleep(Duration::from_millis(10));
+            publisher
+                .pipe
+                .warnings()
+                .into_iter()
+                .find(|text| text.contains("video_0"))
+        });
     assert!(warning.contains("The other pads go on"), "{warning}");
     viewer.wait_more_frames("audio_0", 30);
     let late = Viewer::start(&publisher.ticket());
@@ -291,7 +393,11 @@ fn noise_instead_of_aac() {
          appsrc name=noise is-live=true format=time do-timestamp=true caps=audio/mpeg,mpegversion=4,stream-format=adts ! stream.audio_0"
     ));
     publisher.pipe.play();
-    let noisy = publisher.pipe.element("noise").downcast::<gst_app::AppSrc>().expect("that is what it is");
+    let noisy = publisher
+        .pipe
+        .element("noise")
+        .downcast::<gst_app::AppSrc>()
+        .expect("that is what it is");
     let viewer = Viewer::start(&publisher.ticket());
     for seed in 0..50 {
         let _ = noisy.push_buffer(gst::Buffer::from_slice(noise(2000, seed)));
@@ -305,7 +411,9 @@ fn noise_instead_of_aac() {
 fn catalog(tracks: &[(&str, &str)]) -> Bytes {
     let tracks: Vec<_> = tracks
         .iter()
-        .map(|(name, codec)| format!(r#""{name}":{{"codec":"{codec}","container":{{"kind":"legacy"}}}}"#))
+        .map(|(name, codec)| {
+            format!(r#""{name}":{{"codec":"{codec}","container":{{"kind":"legacy"}}}}"#)
+        })
         .collect();
     format!(r#"{{"video":{{"renditions":{{{}}}}}}}"#, tracks.join(",")).into()
 }
@@ -314,8 +422,13 @@ fn catalog(tracks: &[(&str, &str)]) -> Bytes {
 fn a_catalog_by_hand_is_understood() {
     // So that the tests that follow fail for what they are about.
     let _test = start();
-    let frames = (0..5).map(|n| legacy_frame(n * 33_000, b"picture")).collect();
-    let tracks = [("catalog.json", vec![catalog(&[("cam", "vp8")])]), ("cam", frames)];
+    let frames = (0..5)
+        .map(|n| legacy_frame(n * 33_000, b"picture"))
+        .collect();
+    let tracks = [
+        ("catalog.json", vec![catalog(&[("cam", "vp8")])]),
+        ("cam", frames),
+    ];
     let publisher = HandmadePublisher::start("by hand", &tracks);
     let viewer = Viewer::start(publisher.ticket());
     let log = viewer.wait_frames("video_0", 5);
@@ -325,11 +438,22 @@ fn a_catalog_by_hand_is_understood() {
 #[test]
 fn a_catalog_that_is_not_json() {
     let _test = start();
-    for bad in ["this is no catalog", "{\"video\":", "[1,2,3]", "\u{0}\u{1}\u{2}", "{\"video\":7}"] {
-        let publisher = HandmadePublisher::start("bad", &[("catalog.json", vec![Bytes::from(bad)])]);
+    for bad in [
+        "this is no catalog",
+        "{\"video\":",
+        "[1,2,3]",
+        "\u{0}\u{1}\u{2}",
+        "{\"video\":7}",
+    ] {
+        let publisher =
+            HandmadePublisher::start("bad", &[("catalog.json", vec![Bytes::from(bad)])]);
         let viewer = Viewer::start(publisher.ticket());
         let error = viewer.pipe.wait_error();
-        says(&error, gst::StreamError::Format, &["catalog", "Ask the publisher"]);
+        says(
+            &error,
+            gst::StreamError::Format,
+            &["catalog", "Ask the publisher"],
+        );
     }
 }
 
@@ -340,30 +464,46 @@ fn a_catalog_with_nothing_but_an_unknown_codec() {
     let publisher = CorePublisher::start("strange", vec![("cam", strange().into())]);
     let viewer = Viewer::start(publisher.ticket());
     let error = viewer.pipe.wait_error();
-    says(&error, gst::StreamError::CodecNotFound, &["cam", "x266.9", "Update this plugin"]);
+    says(
+        &error,
+        gst::StreamError::CodecNotFound,
+        &["cam", "x266.9", "Update this plugin"],
+    );
 }
 
 #[test]
 fn an_unknown_codec_beside_a_known_one() {
     let _test = start();
-    let config = |codec: &str| VideoConfig::new(codec.parse::<VideoCodec>().expect("any text is a codec"));
+    let config =
+        |codec: &str| VideoConfig::new(codec.parse::<VideoCodec>().expect("any text is a codec"));
     let publisher = CorePublisher::start(
         "half",
-        vec![("strange", config("x266.9").into()), ("known", config("vp8").into())],
+        vec![
+            ("strange", config("x266.9").into()),
+            ("known", config("vp8").into()),
+        ],
     );
     let viewer = Viewer::start(publisher.ticket());
     viewer.wait_frames("video_0", 20);
     let warning = viewer.pipe.wait_warning("x266.9");
-    assert!(warning.contains("Left out") && warning.contains("strange"), "{warning}");
+    assert!(
+        warning.contains("Left out") && warning.contains("strange"),
+        "{warning}"
+    );
     assert_eq!(viewer.pads().len(), 1);
 }
 
 #[test]
 fn a_track_that_carries_no_frames() {
     let _test = start();
-    let good = (0..5).map(|n| legacy_frame(n * 33_000, b"picture")).collect::<Vec<_>>();
+    let good = (0..5)
+        .map(|n| legacy_frame(n * 33_000, b"picture"))
+        .collect::<Vec<_>>();
     let tracks = [
-        ("catalog.json", vec![catalog(&[("bad", "vp8"), ("good", "vp8")])]),
+        (
+            "catalog.json",
+            vec![catalog(&[("bad", "vp8"), ("good", "vp8")])],
+        ),
         // A frame too short for its timestamp.
         ("bad", vec![Bytes::from_static(&[0xff]), Bytes::new()]),
         ("good", good),
@@ -373,7 +513,11 @@ fn a_track_that_carries_no_frames() {
     let warning = viewer.pipe.wait_warning("bad");
     assert!(warning.contains("left out"), "{warning}");
     viewer.pipe.wait("the good track", || {
-        viewer.pads().iter().any(|pad| pad.frames().count() >= 5).then_some(())
+        viewer
+            .pads()
+            .iter()
+            .any(|pad| pad.frames().count() >= 5)
+            .then_some(())
     });
 }
 
@@ -399,8 +543,14 @@ impl Attackers {
     /// Connects as a new peer.
     fn connect(&mut self, alpn: &[u8]) -> Connection {
         let connection = self.runtime.block_on(async {
-            let endpoint = EndpointConfig::local().bind().await.expect("there are free ports");
-            let connection = endpoint.connect(self.target.clone(), alpn).await.expect("the sink accepts it");
+            let endpoint = EndpointConfig::local()
+                .bind()
+                .await
+                .expect("there are free ports");
+            let connection = endpoint
+                .connect(self.target.clone(), alpn)
+                .await
+                .expect("the sink accepts it");
             self.endpoints.push(endpoint);
             connection
         });
@@ -482,7 +632,9 @@ fn a_peer_that_promises_more_than_it_sends() {
             attackers.runtime.block_on(async {
                 // Each kind of stream there is, then a message that is said to be as long as numbers go.
                 for kind in 0..8 {
-                    let words = [kind, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3];
+                    let words = [
+                        kind, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3,
+                    ];
                     if let Ok(mut send) = connection.open_uni().await {
                         let _ = send.write_all(&words).await;
                     }
@@ -511,7 +663,9 @@ fn a_peer_that_opens_a_thousand_streams() {
                         Some((uni, send, receive))
                     });
                     // Being hung up on or held back is what a peer like that should expect.
-                    let Ok(Some(streams)) = opened.await else { break };
+                    let Ok(Some(streams)) = opened.await else {
+                        break;
+                    };
                     kept.push(streams);
                 }
                 // The streams stay open for as long as the connection does.

@@ -35,7 +35,11 @@ fn round(publishers: &[Publisher], viewers: &[Viewer]) {
         viewer.pipe.play();
         viewer.pipe.wait("new pads with media", || {
             let fresh = viewer.pads().split_off(seen);
-            let plays = |kind: &str| fresh.iter().any(|pad| pad.name == kind && pad.frames().count() >= 5);
+            let plays = |kind: &str| {
+                fresh
+                    .iter()
+                    .any(|pad| pad.name == kind && pad.frames().count() >= 5)
+            };
             (plays("video_0") && plays("audio_0")).then_some(())
         });
     }
@@ -44,7 +48,9 @@ fn round(publishers: &[Publisher], viewers: &[Viewer]) {
     if first {
         viewers.iter().for_each(|viewer| viewer.pipe.stop());
     }
-    publishers.iter().for_each(|publisher| publisher.pipe.stop());
+    publishers
+        .iter()
+        .for_each(|publisher| publisher.pipe.stop());
     viewers.iter().for_each(|viewer| viewer.pipe.stop());
     for viewer in viewers {
         assert_eq!(viewer.src.num_pads(), 0, "pads are left in NULL");
@@ -70,7 +76,10 @@ fn nothing_is_left_behind() {
     });
     let (_, _, now) = held();
     // What the recording holds is small; a broadcast's cache or a pipeline that is kept would not be.
-    assert!(now < memory + 30_000, "memory grew from {memory} to {now} KiB in ten rounds");
+    assert!(
+        now < memory + 30_000,
+        "memory grew from {memory} to {now} KiB in ten rounds"
+    );
 
     let weak: Vec<glib::WeakRef<gst::Element>> = publishers
         .iter()

@@ -165,15 +165,10 @@ impl CatalogWatch {
     /// # Errors
     /// See [`CatalogError`].
     pub async fn next(&mut self) -> Result<Option<Catalog>, CatalogError> {
-        self.consumer.next().await.map_err(|error| match error {
-            moq_mux::Error::Moq(moq_lite::Error::NotFound) => {
-                CatalogError::NotFound(moq_lite::Error::NotFound)
-            }
-            moq_mux::Error::Moq(error) => CatalogError::Transport(error),
-            error => match net_error(&error) {
-                Some(error) => CatalogError::Transport(error),
-                None => CatalogError::Malformed(error),
-            },
+        self.consumer.next().await.map_err(|error| match net_error(&error) {
+            Some(error @ moq_lite::Error::NotFound) => CatalogError::NotFound(error),
+            Some(error) => CatalogError::Transport(error),
+            None => CatalogError::Malformed(error),
         })
     }
 
@@ -187,14 +182,12 @@ impl CatalogWatch {
 
 /// The transport error inside an error of the layers above it.
 fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<moq_lite::Error>() {
-            return Some(error.clone());
-        }
-        source = error.source();
+    match error {
+        moq_mux::Error::Moq(error)
+        | moq_mux::Error::Json(moq_json::Error::Net(error))
+        | moq_mux::Error::Hang(hang::Error::Moq(error)) => Some(error.clone()),
+        _ => None,
     }
-    None
 }
 
 /// A track that is read.
@@ -212,12 +205,9 @@ impl EncodedReader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn next(&mut self) -> Result<Option<EncodedFrame>, ReadError> {
-        let frame = self.consumer.read().await.map_err(|error| match error {
-            moq_mux::Error::Moq(error) => ReadError::Transport(error),
-            error => match net_error(&error) {
-                Some(error) => ReadError::Transport(error),
-                None => ReadError::Malformed(error),
-            },
+        let frame = self.consumer.read().await.map_err(|error| match net_error(&error) {
+            Some(error) => ReadError::Transport(error),
+            None => ReadError::Malformed(error),
         })?;
         let Some(frame) = frame else { return Ok(None) };
         let seen = self.consumer.discontinuity();

@@ -210,7 +210,12 @@ impl Moq {
         if !self.inner.policy.may_watch(session.remote_id(), name) {
             return;
         }
-        session.offer(name, publication.broadcast.clone(), &publication.stop, &self.inner.tasks);
+        session.offer(
+            name,
+            publication.broadcast.clone(),
+            &publication.stop,
+            &self.inner.tasks,
+        );
     }
 
     /// Takes back what was published under `name`. Viewers that have begun go on until the broadcast ends.
@@ -294,7 +299,7 @@ impl Moq {
             .map_err(ConnectError::Unreachable)?
             .await
             .map_err(ConnectError::Connecting)?;
-        let origins = Origins::new();
+        let origins = Origins::new(&self.inner);
         let quic = QuicSession::new(connection.clone());
         let client = Client::new()
             .with_publisher(&origins.local)
@@ -321,15 +326,14 @@ impl Moq {
             connection.close(close_code::REFUSED.into(), b"not allowed");
             return Ok(());
         }
-        let origins = Origins::new();
+        let origins = Origins::new(&self.inner);
         let quic = QuicSession::new(connection.clone());
         let server = Server::new()
             .with_publisher(&origins.local)
             .with_subscriber(origins.remote.clone());
-        let (session, driver) =
-            tokio::time::timeout(HANDSHAKE_TIMEOUT, server.accept(now(), quic))
-                .await
-                .map_err(|_| moq_lite::Error::Timeout)??;
+        let (session, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, server.accept(now(), quic))
+            .await
+            .map_err(|_| moq_lite::Error::Timeout)??;
         self.inner.drive(driver);
         let session = self.register(connection.clone(), session, origins, true);
         // Nobody has to be listening.
@@ -350,9 +354,6 @@ impl Moq {
         origins: Origins,
         incoming: bool,
     ) -> MoqSession {
-        for driver in origins.drivers {
-            self.inner.drive(driver);
-        }
         let session = MoqSession {
             inner: Arc::new(SessionInner {
                 connection,
@@ -427,21 +428,19 @@ struct Origins {
     local: origin::Producer,
     /// What the peer publishes.
     remote: origin::Producer,
-    drivers: [origin::Driver; 2],
 }
 
 impl Origins {
-    fn new() -> Self {
+    /// Must run before the session does, which may use them at once.
+    fn new(inner: &Inner) -> Self {
         let (local, local_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
         let mut config = origin::Config::new(Hop::random());
         config.pool = pool();
         config.cache_duration = RETENTION;
         let (remote, remote_driver) = origin::Producer::new(config);
-        Self {
-            local,
-            remote,
-            drivers: [local_driver, remote_driver],
-        }
+        inner.drive(local_driver);
+        inner.drive(remote_driver);
+        Self { local, remote }
     }
 }
 
@@ -543,7 +542,12 @@ impl MoqSession {
     ) -> Result<(), PublishError> {
         let name = name.into();
         valid_name(&name)?;
-        self.offer(&name, broadcast.consume(), &self.inner.ended, &TaskTracker::new());
+        self.offer(
+            &name,
+            broadcast.consume(),
+            &self.inner.ended,
+            &TaskTracker::new(),
+        );
         Ok(())
     }
 

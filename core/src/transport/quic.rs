@@ -458,7 +458,9 @@ impl poll::RecvStream for RecvStream {
         match ready!(pin!(self.0.received_reset()).poll(cx)) {
             Ok(None) => Poll::Ready(Ok(())),
             Ok(Some(code)) => Poll::Ready(Err(QuicError::Reset(narrow(code)))),
-            Err(iroh::endpoint::ResetError::ConnectionLost(error)) => Poll::Ready(Err(error.into())),
+            Err(iroh::endpoint::ResetError::ConnectionLost(error)) => {
+                Poll::Ready(Err(error.into()))
+            }
             Err(_) => Poll::Ready(Err(QuicError::Closed)),
         }
     }

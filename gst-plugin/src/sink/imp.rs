@@ -118,7 +118,13 @@ impl ObjectImpl for IrohLiveSink {
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut settings = lock(&self.settings);
-        let text = || value.get::<Option<String>>().ok().flatten().filter(|text| !text.is_empty());
+        let text = || {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .filter(|text| !text.is_empty())
+        };
         match pspec.name() {
             "broadcast" => settings.broadcast = text(),
             "ticket-location" => settings.ticket_location = text().map(Into::into),
@@ -180,8 +186,13 @@ impl ElementImpl for IrohLiveSink {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let template = |name, caps| {
-                gst::PadTemplate::new(name, gst::PadDirection::Sink, gst::PadPresence::Request, &caps)
-                    .expect("the templates are well-formed")
+                gst::PadTemplate::new(
+                    name,
+                    gst::PadDirection::Sink,
+                    gst::PadPresence::Request,
+                    &caps,
+                )
+                .expect("the templates are well-formed")
             };
             vec![
                 template("video_%u", caps::video_sink_caps()),
@@ -295,7 +306,11 @@ impl ChildProxyImpl for IrohLiveSink {
     }
 
     fn child_by_index(&self, index: u32) -> Option<glib::Object> {
-        self.obj().pads().into_iter().nth(index as usize).map(glib::object::Cast::upcast)
+        self.obj()
+            .pads()
+            .into_iter()
+            .nth(index as usize)
+            .map(glib::object::Cast::upcast)
     }
 }
 
@@ -400,7 +415,9 @@ impl IrohLiveSink {
             .field("broadcast", self.broadcast_name())
             .field("ticket", ticket)
             .build();
-        let message = gst::message::Element::builder(structure).src(&*self.obj()).build();
+        let message = gst::message::Element::builder(structure)
+            .src(&*self.obj())
+            .build();
         let _ = self.obj().post_message(message);
     }
 
@@ -461,7 +478,10 @@ impl IrohLiveSink {
         ghost: &gst::GhostPad,
         flow: Result<gst::FlowSuccess, gst::FlowError>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if !matches!(flow, Err(gst::FlowError::Error | gst::FlowError::NotNegotiated)) {
+        if !matches!(
+            flow,
+            Err(gst::FlowError::Error | gst::FlowError::NotNegotiated)
+        ) {
             return flow;
         }
         let Some(pad) = self.find(|pad| pad.ghost == *ghost) else {

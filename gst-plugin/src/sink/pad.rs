@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use gst_app::gst_base::prelude::*;
 use iroh_live::{
     EncodedFrame,
     broadcast::{LocalTrack, TrackReservation, WriteError},
@@ -269,7 +268,10 @@ impl Pad {
         if state.ended {
             return None;
         }
-        let reason = state.failure.get_or_insert_with(|| reason.to_owned()).clone();
+        let reason = state
+            .failure
+            .get_or_insert_with(|| reason.to_owned())
+            .clone();
         drop(state);
         self.finish();
         Some(reason)
@@ -287,10 +289,16 @@ impl Pad {
         let state = self.state();
         gst::Structure::builder("track")
             .field("pad", self.ghost.name())
-            .field("name", state.track.as_ref().map_or("", |track| track.name()))
+            .field(
+                "name",
+                state.track.as_ref().map_or("", |track| track.name()),
+            )
             .field("frames", self.frames.load(Ordering::Relaxed))
             .field("bytes", self.bytes.load(Ordering::Relaxed))
-            .field("watched", state.track.as_ref().is_some_and(LocalTrack::is_watched))
+            .field(
+                "watched",
+                state.track.as_ref().is_some_and(LocalTrack::is_watched),
+            )
             .build()
     }
 
@@ -307,7 +315,10 @@ impl Pad {
         };
         let mut state = self.state();
         let state = &mut *state;
-        let Some(codec) = state.codec.filter(|_| state.failure.is_none() && !state.ended) else {
+        let Some(codec) = state
+            .codec
+            .filter(|_| state.failure.is_none() && !state.ended)
+        else {
             return Ok(gst::FlowSuccess::Ok);
         };
         if caps::is_header(codec, &buffer) || buffer.size() == 0 {
@@ -320,7 +331,10 @@ impl Pad {
             return Err(gst::FlowError::Flushing);
         };
         let now = sink.running_time();
-        let running_time = match (buffer.pts().or(buffer.dts()), segment.downcast_ref::<gst::ClockTime>()) {
+        let running_time = match (
+            buffer.pts().or(buffer.dts()),
+            segment.downcast_ref::<gst::ClockTime>(),
+        ) {
             (Some(time), Some(segment)) => segment.to_running_time_full(time),
             // A stream without timestamps, as raw Annex B from a file: it is shown when it comes.
             _ => now.map(gst::Signed::Positive),
@@ -344,7 +358,11 @@ impl Pad {
             }
             match codec.describe(new_caps, &payload) {
                 Err(reason) if codec.is_video() => {
-                    gst::debug!(imp::CAT, obj = self.ghost, "waiting for a key frame: {reason}");
+                    gst::debug!(
+                        imp::CAT,
+                        obj = self.ghost,
+                        "waiting for a key frame: {reason}"
+                    );
                     return Ok(gst::FlowSuccess::Ok);
                 }
                 Err(reason) => {
@@ -379,7 +397,11 @@ impl Pad {
                 self.bytes.fetch_add(size, Ordering::Relaxed);
             }
             Err(WriteError::NoKeyframe) => {
-                gst::debug!(imp::CAT, obj = self.ghost, "dropped a frame before the first key frame");
+                gst::debug!(
+                    imp::CAT,
+                    obj = self.ghost,
+                    "dropped a frame before the first key frame"
+                );
             }
             Err(WriteError::Ended) => return Err(gst::FlowError::Eos),
             Err(error @ WriteError::GroupTooLarge) => {
@@ -387,11 +409,18 @@ impl Pad {
                 gst::element_imp_warning!(
                     sink,
                     gst::StreamError::Encode,
-                    ("Pad {}: {error}. Frames are dropped until the next key frame", self.ghost.name())
+                    (
+                        "Pad {}: {error}. Frames are dropped until the next key frame",
+                        self.ghost.name()
+                    )
                 );
             }
             Err(error) => {
-                gst::warning!(imp::CAT, obj = self.ghost, "frame at {timestamp:?}: {error}");
+                gst::warning!(
+                    imp::CAT,
+                    obj = self.ghost,
+                    "frame at {timestamp:?}: {error}"
+                );
             }
         }
         Ok(gst::FlowSuccess::Ok)

@@ -214,7 +214,10 @@ async fn announce(
                 gst::element_error!(
                     element,
                     gst::ResourceError::OpenWrite,
-                    ("The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written", location.display())
+                    (
+                        "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
+                        location.display()
+                    )
                 );
             }
             let element = element.clone();
@@ -252,8 +255,16 @@ async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, live: Live) {
         for session in &*sessions.borrow_and_update() {
             *now.entry(session.remote_id()).or_default() += 1;
         }
-        let added: Vec<_> = now.keys().filter(|id| !known.contains_key(*id)).copied().collect();
-        let removed: Vec<_> = known.keys().filter(|id| !now.contains_key(*id)).copied().collect();
+        let added: Vec<_> = now
+            .keys()
+            .filter(|id| !known.contains_key(*id))
+            .copied()
+            .collect();
+        let removed: Vec<_> = known
+            .keys()
+            .filter(|id| !now.contains_key(*id))
+            .copied()
+            .collect();
         known = now;
         let (count, element) = (known.len(), element.clone());
         if !added.is_empty() || !removed.is_empty() {

@@ -54,7 +54,11 @@ impl Settings {
 
     /// How far a group may fall behind before it is skipped.
     fn max_age(&self) -> Duration {
-        let lag = if self.max_lag == 0 { self.latency } else { self.max_lag };
+        let lag = if self.max_lag == 0 {
+            self.latency
+        } else {
+            self.max_lag
+        };
         Duration::from_millis(lag.into())
     }
 }
@@ -223,8 +227,13 @@ impl ElementImpl for IrohLiveSrc {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let template = |name, caps| {
-                gst::PadTemplate::new(name, gst::PadDirection::Src, gst::PadPresence::Sometimes, &caps)
-                    .expect("the templates are well-formed")
+                gst::PadTemplate::new(
+                    name,
+                    gst::PadDirection::Src,
+                    gst::PadPresence::Sometimes,
+                    &caps,
+                )
+                .expect("the templates are well-formed")
             };
             vec![
                 template("video_%u", caps::video_src_caps()),
@@ -380,7 +389,10 @@ impl IrohLiveSrc {
 
     fn latency_changed(&self, latency: gst::ClockTime) {
         if let Some(active) = &*lock(&self.active) {
-            active.run.timeline.with(|playout| playout.set_latency(latency.into()));
+            active
+                .run
+                .timeline
+                .with(|playout| playout.set_latency(latency.into()));
         }
         for track in self.tracks() {
             track.set_latency(latency);
@@ -402,9 +414,9 @@ impl IrohLiveSrc {
         let element = self.obj();
         let bin = element.upcast_ref::<gst::Bin>();
         let kept = |track: &Track| {
-            wanted
-                .iter()
-                .any(|(name, config, _)| *name == track.name && config.is_video() == track.is_video())
+            wanted.iter().any(|(name, config, _)| {
+                *name == track.name && config.is_video() == track.is_video()
+            })
         };
         // A track that left the catalog has ended; its pad goes with it.
         let gone: Vec<_> = {
@@ -485,7 +497,15 @@ impl IrohLiveSrc {
         let pad_name = format!("{kind}_{number}");
         let ticket = lock(&self.settings).ticket.clone().unwrap_or_default();
         let stream_id = format!("{:x}/{pad_name}", fingerprint(&ticket));
-        Track::new(&template, &pad_name, name, config, caps, latency, (&stream_id, group))
+        Track::new(
+            &template,
+            &pad_name,
+            name,
+            config,
+            caps,
+            latency,
+            (&stream_id, group),
+        )
     }
 
     pub(super) fn status(&self) -> Status {
@@ -501,7 +521,9 @@ impl IrohLiveSrc {
     }
 
     pub(super) fn set_session(&self, session: Option<MoqSession>) {
-        let path_type = session.as_ref().map_or("none", |session| session.path().kind.as_str());
+        let path_type = session
+            .as_ref()
+            .map_or("none", |session| session.path().kind.as_str());
         let mut shown = lock(&self.shown);
         shown.session = session;
         let changed = std::mem::replace(&mut shown.path_type, path_type) != path_type;
@@ -519,14 +541,21 @@ impl IrohLiveSrc {
     }
 
     fn stats(&self) -> gst::Structure {
-        let tracks: Vec<_> = self.tracks().iter().map(|track| track.stats().to_send_value()).collect();
+        let tracks: Vec<_> = self
+            .tracks()
+            .iter()
+            .map(|track| track.stats().to_send_value())
+            .collect();
         let mut stats = gst::Structure::builder("application/x-irohlivesrc-stats")
             .field("tracks", gst::Array::from_values(tracks))
             .field("path-type", self.path_type());
         if let Some(active) = &*lock(&self.active) {
             let jitter = active.run.timeline.with(|playout| playout.jitter());
             stats = stats
-                .field("jitter", u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX))
+                .field(
+                    "jitter",
+                    u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX),
+                )
                 .field("subscriber", active.run.live.endpoint().id().to_string());
         }
         let session = lock(&self.shown).session.clone();
@@ -534,7 +563,10 @@ impl IrohLiveSrc {
             let path = session.path();
             stats = stats
                 .field("address", path.address)
-                .field("round-trip-time", u64::try_from(path.rtt.as_nanos()).unwrap_or(u64::MAX))
+                .field(
+                    "round-trip-time",
+                    u64::try_from(path.rtt.as_nanos()).unwrap_or(u64::MAX),
+                )
                 .field("bytes-received", session.connection().stats().udp_rx.bytes)
                 .field("version", session.version().to_string());
         }
@@ -549,8 +581,12 @@ fn ticket(text: Option<&str>) -> Result<LiveTicket, gst::ErrorMessage> {
             ("No ticket: set the property ticket to what irohlivesink printed (iroh-live:…/name)")
         ));
     };
-    text.parse()
-        .map_err(|error| gst::error_msg!(gst::ResourceError::NotFound, ("The ticket cannot be read: {error}")))
+    text.parse().map_err(|error| {
+        gst::error_msg!(
+            gst::ResourceError::NotFound,
+            ("The ticket cannot be read: {error}")
+        )
+    })
 }
 
 /// A short stable name for the broadcast in stream ids.

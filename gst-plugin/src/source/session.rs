@@ -90,11 +90,17 @@ async fn attempts(run: Arc<Run>) {
             }
             Err(Failure::Again(reason)) => reason,
         };
-        if run.timeout.is_some_and(|timeout| since.elapsed() >= timeout) {
+        if run
+            .timeout
+            .is_some_and(|timeout| since.elapsed() >= timeout)
+        {
             run.set_status(Status::Failed);
             run.post_error(gst::error_msg!(
                 gst::ResourceError::NotFound,
-                ("{reason}. Gave up after {} ms, as the property timeout says", since.elapsed().as_millis())
+                (
+                    "{reason}. Gave up after {} ms, as the property timeout says",
+                    since.elapsed().as_millis()
+                )
             ));
             return;
         }
@@ -217,7 +223,9 @@ async fn find(run: &Run, session: &MoqSession) -> Result<RemoteBroadcast, Failur
 }
 
 fn lost(error: &str) -> Failure {
-    Failure::Again(format!("The connection to the publisher was lost ({error})"))
+    Failure::Again(format!(
+        "The connection to the publisher was lost ({error})"
+    ))
 }
 
 fn catalog_failure(error: CatalogError) -> Failure {
@@ -225,7 +233,10 @@ fn catalog_failure(error: CatalogError) -> Failure {
         CatalogError::Transport(error) => lost(&error.to_string()),
         error => Failure::Fatal(gst::error_msg!(
             gst::StreamError::Format,
-            ("{}. Ask the publisher what it publishes with", capitalised(&error.to_string()))
+            (
+                "{}. Ask the publisher what it publishes with",
+                capitalised(&error.to_string())
+            )
         )),
     }
 }
@@ -289,7 +300,10 @@ impl Run {
         if wanted.is_empty() && !unknown.is_empty() {
             return Err(Failure::Fatal(gst::error_msg!(
                 gst::StreamError::CodecNotFound,
-                ("Nothing of the broadcast can be played: {}. Update this plugin, or ask for another codec", unknown.join("; "))
+                (
+                    "Nothing of the broadcast can be played: {}. Update this plugin, or ask for another codec",
+                    unknown.join("; ")
+                )
             )));
         }
         for reason in unknown {
@@ -325,7 +339,14 @@ impl Run {
             let now = move || element.upgrade()?.current_running_time();
             readers.tasks.spawn(async move {
                 let end = track
-                    .read(broadcast, &run.timeline, run.max_age, zero, run.playing.clone(), now)
+                    .read(
+                        broadcast,
+                        &run.timeline,
+                        run.max_age,
+                        zero,
+                        run.playing.clone(),
+                        now,
+                    )
                     .await;
                 (track, end)
             });
@@ -370,25 +391,41 @@ impl Run {
     }
 
     fn set_status(&self, status: Status) {
-        if let Some(element) = self.element.upgrade().filter(|_| !self.cancel.is_cancelled()) {
+        if let Some(element) = self
+            .element
+            .upgrade()
+            .filter(|_| !self.cancel.is_cancelled())
+        {
             imp::IrohLiveSrc::of(&element).set_status(status);
         }
     }
 
     fn show_path(&self, session: Option<&MoqSession>) {
-        if let Some(element) = self.element.upgrade().filter(|_| !self.cancel.is_cancelled()) {
+        if let Some(element) = self
+            .element
+            .upgrade()
+            .filter(|_| !self.cancel.is_cancelled())
+        {
             imp::IrohLiveSrc::of(&element).set_session(session.cloned());
         }
     }
 
     fn warn(&self, text: &str) {
-        if let Some(element) = self.element.upgrade().filter(|_| !self.cancel.is_cancelled()) {
+        if let Some(element) = self
+            .element
+            .upgrade()
+            .filter(|_| !self.cancel.is_cancelled())
+        {
             gst::element_warning!(element, gst::ResourceError::NotFound, ("{text}"));
         }
     }
 
     fn post_error(&self, message: gst::ErrorMessage) {
-        if let Some(element) = self.element.upgrade().filter(|_| !self.cancel.is_cancelled()) {
+        if let Some(element) = self
+            .element
+            .upgrade()
+            .filter(|_| !self.cancel.is_cancelled())
+        {
             element.post_error_message(message);
         }
     }

@@ -167,7 +167,8 @@ impl Track {
     pub(super) fn add_to(&self, bin: &gst::Bin) -> Result<(), glib::BoolError> {
         bin.add(&self.appsrc)?;
         // Not before, as adding an element to a bin unlinks its pads.
-        self.ghost.set_target(self.appsrc.static_pad("src").as_ref())?;
+        self.ghost
+            .set_target(self.appsrc.static_pad("src").as_ref())?;
         self.appsrc.sync_state_with_parent()?;
         bin.add_pad(&self.ghost)
     }
@@ -342,17 +343,26 @@ impl Stamper<'_> {
     ) -> Result<(), gst::FlowError> {
         // Without a clock nothing can be timed; the state change to PLAYING brings it.
         let Some(now) = now else { return Ok(()) };
-        let event = self.timeline.with(|playout| {
-            playout.observe(self.number, nanos(frame.timestamp), now.nseconds())
-        });
+        let event = self
+            .timeline
+            .with(|playout| playout.observe(self.number, nanos(frame.timestamp), now.nseconds()));
         match event {
             Event::Steady => {}
             Event::Stepped { by } => {
-                gst::info!(CAT, obj = self.track.ghost, "the delay of the path changed: {} ms", by / 1_000_000);
+                gst::info!(
+                    CAT,
+                    obj = self.track.ghost,
+                    "the delay of the path changed: {} ms",
+                    by / 1_000_000
+                );
                 self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
             }
             Event::Reanchored => {
-                gst::info!(CAT, obj = self.track.ghost, "the publisher's timeline jumped");
+                gst::info!(
+                    CAT,
+                    obj = self.track.ghost,
+                    "the publisher's timeline jumped"
+                );
                 self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -379,7 +389,11 @@ impl Stamper<'_> {
         let track = self.track;
         if track.appsrc.current_level_bytes() > MAX_QUEUED_BYTES {
             if !self.needs_key {
-                gst::warning!(CAT, obj = track.ghost, "downstream is too slow: frames are dropped");
+                gst::warning!(
+                    CAT,
+                    obj = track.ghost,
+                    "downstream is too slow: frames are dropped"
+                );
             }
             self.needs_key = true;
             self.jumps = None;
@@ -388,7 +402,9 @@ impl Stamper<'_> {
         if self.needs_key && !frame.keyframe {
             return Ok(());
         }
-        let pts = self.timeline.with(|playout| playout.map(nanos(frame.timestamp)));
+        let pts = self
+            .timeline
+            .with(|playout| playout.map(nanos(frame.timestamp)));
         let pts = match u64::try_from(pts) {
             Ok(pts) => gst::ClockTime::from_nseconds(pts),
             // From before this pipeline began to run: a decoder needs the picture, nobody needs the sound.
