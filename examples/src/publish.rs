@@ -125,9 +125,15 @@ fn interrupt(
         return ControlFlow::Break(Ok(()));
     }
     if let Some(pipeline) = pipeline.upgrade() {
-        // To live sources this goes at once; to a file's queues as well, as they are in front of the sink.
+        // Straight into the sink, as a file's queue in front of it holds seconds.
         pipeline.call_async(|pipeline| {
-            pipeline.send_event(gst::event::Eos::new());
+            for pad in pipeline
+                .by_name("stream")
+                .iter()
+                .flat_map(|sink| sink.sink_pads())
+            {
+                pad.send_event(gst::event::Eos::new());
+            }
         });
     }
     ControlFlow::Continue(())

@@ -48,7 +48,8 @@ struct Second {
     frames: [u64; 2],
     bytes: u64,
     delay: [Mean; 2],
-    shown: [Mean; 2],
+    /// Of the latest frame: who joins late gets old frames at first, which would spoil a mean.
+    shown: [Option<i64>; 2],
 }
 
 impl Statistics {
@@ -67,7 +68,7 @@ impl Statistics {
 
     /// A decoded frame has come to its sink, which renders it so many nanoseconds after its capture.
     pub fn shown(&mut self, kind: Kind, after: i64) {
-        self.second.shown[kind as usize].add(after);
+        self.second.shown[kind as usize] = Some(after);
     }
 
     /// Sums up the time since the last report, which `elapsed` gives, and begins anew.
@@ -80,7 +81,7 @@ impl Statistics {
             (Kind::Audio, self.audio_packets, ["packets", "a second"])
         };
         let seconds = elapsed.as_secs_f64().max(1e-3);
-        let [picture, sound] = [&second.shown[0], &second.shown[1]].map(Mean::value);
+        let [picture, sound] = second.shown;
         Report {
             total,
             unit,

@@ -123,21 +123,22 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
 
 /// Puts a decoder and a sink behind a pad of the source.
 fn show(pipeline: &gst::Pipeline, pad: &gst::Pad, viewer: &Arc<Viewer>) -> Result<()> {
-    let kind = if pad.name().starts_with("video") {
-        Kind::Video
-    } else {
-        Kind::Audio
-    };
     let numbered = pad.name();
-    if !numbered.ends_with("_0")
-        && pipeline
-            .by_name(&numbered.replace(|c: char| c.is_ascii_digit(), "0"))
-            .is_some()
-    {
+    let (word, _) = numbered.split_once('_').context("pads are numbered")?;
+    let kind = match word {
+        "video" => Kind::Video,
+        _ => Kind::Audio,
+    };
+    let shown = |element: &gst::Element| element.name().starts_with(word);
+    if pipeline.children().iter().any(shown) {
         eprintln!("There is also {numbered}, which is not shown here.");
         return Ok(());
     }
     let display = has_display();
+    // autovideosink tries all there are, and DirectFB, which no desktop uses, crashes where there is no screen.
+    if let Some(directfb) = gst::Registry::get().lookup_feature("dfbvideosink") {
+        directfb.set_rank(gst::Rank::NONE);
+    }
     let branch = pipeline::branch(match (kind, display) {
         (Kind::Video, true) => {
             "queue name=input ! decodebin3 ! videoconvert ! autovideosink name=sink"

@@ -282,7 +282,9 @@ pub(crate) fn is_header(codec: Codec, buffer: &gst::BufferRef) -> bool {
         Codec::Flac => buffer.flags().contains(gst::BufferFlags::HEADER),
         Codec::Opus => {
             let mut magic = [0; 8];
-            buffer.copy_to_slice(0, &mut magic).is_ok()
+            // Shorter packets are sound: a DTX packet has a byte or two.
+            buffer.size() >= magic.len()
+                && buffer.copy_to_slice(0, &mut magic).is_ok()
                 && (&magic == b"OpusHead" || &magic == b"OpusTags")
         }
         _ => false,

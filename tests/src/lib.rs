@@ -14,6 +14,7 @@ mod setup;
 mod viewer;
 
 use std::{
+    sync::atomic::{AtomicU32, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -44,12 +45,20 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A UDP port of the loopback interface that was free a moment ago.
+/// A UDP port of the loopback interface that nobody uses, nor is given by the system to whoever asks for any: so it is
+/// still free when a publisher comes back to it.
+///
+/// # Panics
+/// If all are taken.
 pub fn free_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("the loopback interface has free ports")
-        .port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that test at the same time begin at different ports.
+    let first = std::process::id().wrapping_mul(97);
+    (0..8000)
+        .map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 8000 + 20_000)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok())
+        .expect("there are free ports")
 }
 
 /// A secret key that is the same in each run for the same `number`.

@@ -6,7 +6,7 @@ use gst::{glib, prelude::*};
 
 use crate::{LOCAL, PATIENCE, eventually};
 
-/// A pipeline that keeps every message it posts, and is stopped when it is dropped.
+/// A pipeline that keeps the messages it posts, and is stopped when it is dropped.
 pub struct Pipe {
     /// The pipeline.
     pub pipeline: gst::Pipeline,
@@ -42,9 +42,21 @@ impl Pipe {
         let kept = messages.clone();
         let bus = pipeline.bus().expect("a pipeline has a bus");
         bus.set_sync_handler(move |_, message| {
-            kept.lock()
-                .expect("nobody panics with the lock")
-                .push(message.clone());
+            use gst::MessageType as Type;
+            // Others would keep alive the elements that posted them.
+            let of_interest = [
+                Type::Error,
+                Type::Warning,
+                Type::Eos,
+                Type::Latency,
+                Type::StreamCollection,
+                Type::Element,
+            ];
+            if of_interest.contains(&message.type_()) {
+                kept.lock()
+                    .expect("nobody panics with the lock")
+                    .push(message.clone());
+            }
             gst::BusSyncReply::Drop
         });
         Self { pipeline, messages }
@@ -80,7 +92,7 @@ impl Pipe {
             .expect("a pipeline can always be stopped");
     }
 
-    /// The messages posted so far.
+    /// The messages posted so far: errors, warnings, EOS, latency, stream collections and those of elements.
     ///
     /// # Panics
     /// Never: only if a thread panicked that had them.

@@ -92,7 +92,7 @@ fn run_folder() -> &'static Path {
         // SAFETY: every test comes by here first, and waits until this is done: no other thread of this process looks
         // at its environment yet, but for Rust's own, which takes a lock.
         unsafe {
-            if env::var_os("GST_PLUGIN_PATH").is_none() {
+            if env::var_os("GST_PLUGIN_PATH").is_none_or(|path| path.is_empty()) {
                 env::set_var("GST_PLUGIN_PATH", plugin_folder(&run));
             }
             env::set_var("GST_REGISTRY", run.join("registry.bin"));

@@ -146,12 +146,23 @@ impl Viewer {
                 gst::element_error!(pipeline, gst::CoreError::Pad, ("{error}"));
             }
         });
-        let kept = log.clone();
+        let (weak, kept) = (pipe.pipeline.downgrade(), log.clone());
         src.connect_pad_removed(move |_, pad| {
-            let mut log = lock(&kept);
-            log.signals.push(format!("pad-removed {}", pad.name()));
-            if let Some(pad) = log.pads.iter_mut().rfind(|known| known.name == pad.name()) {
-                pad.removed = true;
+            let number = {
+                let mut log = lock(&kept);
+                log.signals.push(format!("pad-removed {}", pad.name()));
+                let number = log.pads.iter().rposition(|known| known.name == pad.name());
+                if let Some(number) = number {
+                    log.pads[number].removed = true;
+                }
+                number
+            };
+            if let (Some(pipeline), Some(number)) = (weak.upgrade(), number)
+                && let Some(bin) = pipeline.by_name(&format!("behind-{number}"))
+            {
+                bin.set_locked_state(true);
+                let _ = bin.set_state(gst::State::Null);
+                let _ = pipeline.remove(&bin);
             }
         });
         let kept = log.clone();
@@ -208,6 +219,18 @@ impl Viewer {
         self.wait_frames(name, self.count(name) + more)
     }
 
+    /// Waits until the property `status` has had these values, in this order, whatever came between them.
+    pub fn wait_statuses(&self, expected: &[&str]) {
+        self.pipe.wait(&format!("{expected:?}"), || {
+            let log = lock(&self.log);
+            let mut seen = log.statuses.iter();
+            let all = expected
+                .iter()
+                .all(|expected| seen.any(|status| status == expected));
+            all.then_some(())
+        });
+    }
+
     /// Waits until the property `status` has this value.
     pub fn wait_status(&self, status: &str) {
         self.pipe.wait(&format!("status={status}"), || {
@@ -242,23 +265,27 @@ fn attach(
     let sink = sink.expect("the description ends in one");
     let weak = pipeline.downgrade();
     let kept = log.clone();
-    sink.static_pad("sink").expect("an appsink has a pad").add_probe(
-        gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER,
-        move |_, info| {
-            let item = match &info.data {
-                Some(gst::PadProbeData::Event(event)) => Item::Event(event.clone()),
-                Some(gst::PadProbeData::Buffer(buffer)) => Item::Frame(Frame {
-                    pts: buffer.pts(),
-                    arrival: weak.upgrade().and_then(|pipeline| pipeline.current_running_time()),
-                    flags: buffer.flags(),
-                    data: bytes_of(buffer),
-                }),
-                _ => return gst::PadProbeReturn::Ok,
-            };
-            lock(&kept).pads[number].items.push(item);
-            gst::PadProbeReturn::Ok
-        },
-    );
+    sink.static_pad("sink")
+        .expect("an appsink has a pad")
+        .add_probe(
+            gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER,
+            move |_, info| {
+                let item = match &info.data {
+                    Some(gst::PadProbeData::Event(event)) => Item::Event(event.clone()),
+                    Some(gst::PadProbeData::Buffer(buffer)) => Item::Frame(Frame {
+                        pts: buffer.pts(),
+                        arrival: weak
+                            .upgrade()
+                            .and_then(|pipeline| pipeline.current_running_time()),
+                        flags: buffer.flags(),
+                        data: bytes_of(buffer),
+                    }),
+                    _ => return gst::PadProbeReturn::Ok,
+                };
+                lock(&kept).pads[number].items.push(item);
+                gst::PadProbeReturn::Ok
+            },
+        );
     // What was recorded need not be kept a second time.
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
@@ -268,12 +295,18 @@ fn attach(
             })
             .build(),
     );
+    bin.set_property("name", format!("behind-{number}"));
     pipeline.add(&bin).expect("the bin is new");
     bin.sync_state_with_parent().expect("the elements start");
-    let first = bin.static_pad("sink").expect("the description begins with a filter");
+    let first = bin
+        .static_pad("sink")
+        .expect("the description begins with a filter");
     pad.link(&first).map(drop).map_err(|error| {
         let caps = pad.current_caps();
-        glib::Error::new(gst::CoreError::Negotiation, &format!("{error:?}: {caps:?} to {description}"))
+        glib::Error::new(
+            gst::CoreError::Negotiation,
+            &format!("{error:?}: {caps:?} to {description}"),
+        )
     })
 }
 

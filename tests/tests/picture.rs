@@ -107,7 +107,11 @@ fn pictures_come_one_after_the_other(encoder: &str) {
         number.expect("there are 24")
     };
     for pair in frames.windows(2) {
-        assert_eq!(number(pair[1]), (number(pair[0]) + 1) % 24, "a picture is missing or twice");
+        assert_eq!(
+            number(pair[1]),
+            (number(pair[0]) + 1) % 24,
+            "a picture is missing or twice"
+        );
     }
     // Where the timeline is corrected, at a discontinuity, time may go back once or twice.
     let back = frames.windows(2).filter(|pair| pair[0].pts >= pair[1].pts);

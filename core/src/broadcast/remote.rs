@@ -165,11 +165,14 @@ impl CatalogWatch {
     /// # Errors
     /// See [`CatalogError`].
     pub async fn next(&mut self) -> Result<Option<Catalog>, CatalogError> {
-        self.consumer.next().await.map_err(|error| match net_error(&error) {
-            Some(error @ moq_lite::Error::NotFound) => CatalogError::NotFound(error),
-            Some(error) => CatalogError::Transport(error),
-            None => CatalogError::Malformed(error),
-        })
+        self.consumer
+            .next()
+            .await
+            .map_err(|error| match net_error(&error) {
+                Some(error @ moq_lite::Error::NotFound) => CatalogError::NotFound(error),
+                Some(error) => CatalogError::Transport(error),
+                None => CatalogError::Malformed(error),
+            })
     }
 
     /// When the broadcast's timestamps were zero, if the catalog says so.
@@ -180,12 +183,15 @@ impl CatalogWatch {
     }
 }
 
-/// The transport error inside an error of the layers above it.
+/// The transport error inside an error of the layers above it; none if what was received makes no sense.
 fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
     match error {
         moq_mux::Error::Moq(error)
         | moq_mux::Error::Json(moq_json::Error::Net(error))
-        | moq_mux::Error::Hang(hang::Error::Moq(error)) => Some(error.clone()),
+        | moq_mux::Error::Hang(hang::Error::Moq(error)) => match error {
+            moq_lite::Error::Decode(_) | moq_lite::Error::BoundsExceeded(_) => None,
+            error => Some(error.clone()),
+        },
         _ => None,
     }
 }
@@ -205,10 +211,14 @@ impl EncodedReader {
     /// # Errors
     /// See [`ReadError`].
     pub async fn next(&mut self) -> Result<Option<EncodedFrame>, ReadError> {
-        let frame = self.consumer.read().await.map_err(|error| match net_error(&error) {
-            Some(error) => ReadError::Transport(error),
-            None => ReadError::Malformed(error),
-        })?;
+        let frame = self
+            .consumer
+            .read()
+            .await
+            .map_err(|error| match net_error(&error) {
+                Some(error) => ReadError::Transport(error),
+                None => ReadError::Malformed(error),
+            })?;
         let Some(frame) = frame else { return Ok(None) };
         let seen = self.consumer.discontinuity();
         let discontinuity = std::mem::replace(&mut self.discontinuity, seen) != seen;

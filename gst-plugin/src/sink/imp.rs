@@ -478,19 +478,20 @@ impl IrohLiveSink {
         ghost: &gst::GhostPad,
         flow: Result<gst::FlowSuccess, gst::FlowError>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        if !matches!(
-            flow,
-            Err(gst::FlowError::Error | gst::FlowError::NotNegotiated)
-        ) {
-            return flow;
-        }
         let Some(pad) = self.find(|pad| pad.ghost == *ghost) else {
             return flow;
         };
+        let failed = matches!(
+            flow,
+            Err(gst::FlowError::Error | gst::FlowError::NotNegotiated)
+        );
+        if !failed && !pad.is_fruitless() {
+            return flow;
+        }
         if self.pad_failed(&pad, "the stream cannot be parsed") {
             Ok(gst::FlowSuccess::Ok)
         } else {
-            flow
+            Err(gst::FlowError::Error)
         }
     }
 

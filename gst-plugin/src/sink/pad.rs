@@ -14,12 +14,17 @@ use iroh_live::{
 use super::{Sync, imp};
 use crate::caps::{self, Codec};
 
+/// So many buffers in a row that nothing comes of are no stream that begins in the middle: they are something else.
+const UNPARSABLE: u64 = 1200;
+
 pub(super) struct Pad {
     pub(super) ghost: gst::GhostPad,
     appsink: gst_app::AppSink,
     state: Mutex<PadState>,
     frames: AtomicU64,
     bytes: AtomicU64,
+    /// Buffers that came in since a frame was published.
+    fruitless: AtomicU64,
 }
 
 #[derive(Default)]
@@ -98,6 +103,7 @@ impl Pad {
             state: Mutex::default(),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            fruitless: AtomicU64::new(0),
         });
         let (weak, element) = (Arc::downgrade(&pad), sink.weak_element());
         let (eos_weak, eos_element) = (weak.clone(), element.clone());
@@ -202,6 +208,11 @@ impl Pad {
         state.codec = Some(codec);
         state.caps = None;
         Ok(())
+    }
+
+    /// Counts a buffer that came in. Returns whether too many came that nothing can be made of.
+    pub(super) fn is_fruitless(&self) -> bool {
+        self.fruitless.fetch_add(1, Ordering::Relaxed) == UNPARSABLE
     }
 
     /// Whether this pad has the element among its own.
@@ -393,6 +404,7 @@ impl Pad {
         frame.discontinuity = std::mem::replace(&mut state.moves, moves) != moves;
         match track.write(frame) {
             Ok(()) => {
+                self.fruitless.store(0, Ordering::Relaxed);
                 self.frames.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(size, Ordering::Relaxed);
             }

@@ -91,8 +91,8 @@ struct Pads {
     made: [u32; 2],
 }
 
-// All of these are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's state
-// is changed.
+// All but `exposing` are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's
+// state is changed.
 #[derive(Default)]
 pub struct IrohLiveSrc {
     settings: Mutex<Settings>,
@@ -100,7 +100,12 @@ pub struct IrohLiveSrc {
     open: Mutex<Option<Open>>,
     active: Mutex<Option<Active>>,
     pads: Mutex<Pads>,
+    /// Pads are being added, on a thread that calls the application's handlers.
+    exposing: Mutex<()>,
 }
+
+/// How long stopping waits for handlers of pad-added to return. One that waits for the state change is not waited for.
+const EXPOSING_LIMIT: Duration = Duration::from_millis(500);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -370,6 +375,10 @@ impl IrohLiveSrc {
         if let Some(active) = lock(&self.active).take() {
             active.task.abort();
         }
+        let deadline = std::time::Instant::now() + EXPOSING_LIMIT;
+        while self.exposing.try_lock().is_err() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let tracks = std::mem::take(&mut *lock(&self.pads)).tracks;
         for track in tracks {
             track.remove_from(self.obj().upcast_ref());
@@ -411,6 +420,10 @@ impl IrohLiveSrc {
         wanted: &[(String, TrackConfig, gst::Caps)],
         cancel: &CancellationToken,
     ) -> Result<Vec<Arc<Track>>, glib::BoolError> {
+        let _exposing = lock(&self.exposing);
+        if cancel.is_cancelled() {
+            return Ok(Vec::new());
+        }
         let element = self.obj();
         let bin = element.upcast_ref::<gst::Bin>();
         let kept = |track: &Track| {
@@ -427,7 +440,7 @@ impl IrohLiveSrc {
         };
         for track in gone {
             track.end();
-            track.drain();
+            track.drain(cancel);
             track.remove_from(bin);
         }
         let mut fresh = Vec::new();
@@ -442,11 +455,12 @@ impl IrohLiveSrc {
             }
         }
         if !fresh.is_empty() {
-            if cancel.is_cancelled() {
-                return Ok(Vec::new());
-            }
             let tracks = {
                 let mut pads = lock(&self.pads);
+                // Under the lock: what is in the list when the element stops is removed by that.
+                if cancel.is_cancelled() {
+                    return Ok(Vec::new());
+                }
                 pads.tracks.extend(fresh.iter().cloned());
                 pads.tracks.clone()
             };
@@ -457,18 +471,20 @@ impl IrohLiveSrc {
                 .src(&*element)
                 .build();
             let _ = element.post_message(message);
-            for track in &fresh {
-                track.add_to(bin)?;
-            }
-            for track in &tracks {
-                track.send_collection(&collection);
-            }
-            if cancel.is_cancelled() {
+            let added = fresh.iter().try_for_each(|track| track.add_to(bin));
+            if added.is_err() || cancel.is_cancelled() {
                 // The element stopped in the meantime, and may have seen only some of them.
                 for track in &fresh {
                     track.remove_from(bin);
                 }
-                return Ok(Vec::new());
+                return if cancel.is_cancelled() {
+                    Ok(Vec::new())
+                } else {
+                    added.map(|()| Vec::new())
+                };
+            }
+            for track in &tracks {
+                track.send_collection(&collection);
             }
             element.no_more_pads();
         }

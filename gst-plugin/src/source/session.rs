@@ -7,7 +7,7 @@ use iroh_live::{
     Live, LiveTicket, RemoteBroadcast, TrackConfig,
     broadcast::{Catalog, CatalogError, CatalogWatch},
     retry::Backoff,
-    transport::{MoqSession, SubscribeError},
+    transport::{ConnectError, MoqSession, SubscribeError},
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -149,7 +149,13 @@ async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
                     .into(),
             )
         })?
-        .map_err(|error| Failure::Again(capitalised(&error.to_string())))?;
+        .map_err(|error| match error {
+            ConnectError::Refused => Failure::Fatal(gst::error_msg!(
+                gst::ResourceError::NotAuthorized,
+                ("The publisher refuses this viewer. Ask for access for {}", run.live.endpoint().id())
+            )),
+            error => Failure::Again(format!("The publisher cannot be reached ({error})")),
+        })?;
     run.set_status(Status::Waiting);
     run.show_path(Some(&session));
     let broadcast = find(run, &session).await?;

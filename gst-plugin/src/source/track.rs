@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,6 +15,7 @@ use iroh_live::{
     playout::{Event, Playout},
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::imp::CAT;
 
@@ -66,6 +67,8 @@ pub(super) struct Track {
     pub(super) stream: gst::Stream,
     appsrc: gst_app::AppSrc,
     config: Mutex<TrackConfig>,
+    /// Caps that hold from the next key frame on: the catalog is ahead of the frames.
+    next_caps: Mutex<Option<gst::Caps>>,
     linked: watch::Sender<bool>,
     ended: AtomicBool,
     frames: AtomicU64,
@@ -143,6 +146,7 @@ impl Track {
             stream,
             appsrc,
             config: Mutex::new(config.clone()),
+            next_caps: Mutex::default(),
             linked: watch::Sender::new(false),
             ended: AtomicBool::new(false),
             frames: AtomicU64::new(0),
@@ -207,14 +211,20 @@ impl Track {
             .clone()
     }
 
-    /// Takes a new description, which reaches downstream as caps in front of the next frame.
+    /// Takes a new description, which reaches downstream as caps in front of the next key frame.
     pub(super) fn update(&self, config: &TrackConfig, caps: &gst::Caps) {
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         if self.appsrc.caps().as_ref() != Some(caps) {
             gst::info!(CAT, obj = self.ghost, "caps: {caps}");
             self.stream.set_caps(Some(caps));
-            self.appsrc.set_caps(Some(caps));
+            *self.next_caps() = Some(caps.clone());
         }
+    }
+
+    fn next_caps(&self) -> MutexGuard<'_, Option<gst::Caps>> {
+        self.next_caps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn end(&self) {
@@ -227,12 +237,12 @@ impl Track {
     /// Waits a moment for what was pushed to leave, so that a pad that goes away has given its end.
     ///
     /// Blocks; not for the state change, where nobody takes data any more.
-    pub(super) fn drain(&self) {
+    pub(super) fn drain(&self, cancel: &CancellationToken) {
         let deadline = std::time::Instant::now() + Duration::from_millis(500);
         let eos = || {
             self.ghost.sticky_event::<gst::event::Eos<_>>(0).is_some() || !self.ghost.is_linked()
         };
-        while !eos() && std::time::Instant::now() < deadline {
+        while !eos() && !cancel.is_cancelled() && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -414,6 +424,11 @@ impl Stamper<'_> {
         let jumps = self.timeline.jumps.load(Ordering::Relaxed);
         let discont = self.jumps.replace(jumps) != Some(jumps) || frame.discontinuity;
         self.needs_key = false;
+        if frame.keyframe
+            && let Some(caps) = track.next_caps().take()
+        {
+            track.appsrc.set_caps(Some(&caps));
+        }
         let size = frame.payload.len() as u64;
         let mut buffer = gst::Buffer::from_slice(frame.payload);
         let buffer_mut = buffer.make_mut();
