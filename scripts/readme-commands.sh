@@ -70,12 +70,15 @@ report() { # VERDICT COMMAND [LOG]
     tail -n 20 "$3" | cut -c 1-400 | sed 's/^/        /'
 }
 
-# until SECONDS CONDITION...   waits for it, for so long
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
+# within SECONDS GROUP CONDITION...   waits for it, for so long, or until the processes are gone
+within() {
+    local deadline=$((SECONDS + $1)) job=$2
+    shift 2
     until "$@"; do
-        [ $SECONDS -lt $deadline ] || return 1
+        if [ $SECONDS -ge $deadline ] || is_over "$job"; then
+            "$@" # may have become true at the last moment
+            return
+        fi
         sleep 0.2
     done
 }
@@ -95,9 +98,7 @@ run() { # COMMAND
     : >"$work/run.log" # not that of the run before, which the job may replace a moment later only
     (cd "$(home "$1")" && exec bash -c "$1") >"$work/run.log" 2>&1 </dev/null &
     local job=$! verdict=FAILED
-    run_ended() { is_over "$job" || shows_frames; }
-    until_true "$(patience "$1")" run_ended || true
-    if shows_frames || { is_over "$job" && wait "$job" 2>/dev/null; }; then verdict=ok; fi
+    if within "$(patience "$1")" "$job" shows_frames || { is_over "$job" && wait "$job" 2>/dev/null; }; then verdict=ok; fi
     stop "$job"
     report "$verdict" "$1" "$work/run.log"
 }
@@ -108,7 +109,7 @@ publish() { # NAME
     : >"$work/publisher.log"
     (cd "$(home "$command")" && exec bash -c "$command") >"$work/publisher.log" 2>&1 </dev/null &
     group=$!
-    until_true "$(patience "$command")" has_ticket || verdict=FAILED
+    within "$(patience "$command")" "$group" has_ticket || verdict=FAILED
     T=$(grep -o 'iroh-live:[^ "]*' "$work/publisher.log" | head -n 1 || true)
     export T
     if [ -z "${seen[$1]:-}" ]; then report "$verdict" "$command" "$work/publisher.log"; fi
@@ -126,7 +127,7 @@ watch() { # NAME COMMAND
     rm -f "$work"/sinks.*
     (cd "$(home "$2")" && GST_DEBUG=basesink:5 GST_DEBUG_FILE=$work/sinks.%p exec bash -c "$2") >"$work/viewer.log" 2>&1 </dev/null &
     local job=$!
-    if until_true "$(patience "$2")" shows_tracks "${tracks[$1]}"; then verdict=ok; fi
+    if within "$(patience "$2")" "$job" shows_tracks "${tracks[$1]}"; then verdict=ok; fi
     echo "(frames of $(rendered) tracks were rendered; ${tracks[$1]} were published)" >>"$work/viewer.log"
     stop "$job"
     withdraw

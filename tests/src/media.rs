@@ -125,6 +125,77 @@ impl NalKind {
     }
 }
 
+/// The contents of the OBUs of AV1's low-overhead format, but for temporal delimiters, which have none and which formats
+/// differ in.
+///
+/// # Panics
+/// If the data are none.
+pub fn obus(mut data: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while !data.is_empty() {
+        let (kind, mut rest, has_size) = obu_header(data);
+        let size = if has_size {
+            leb128(&mut rest)
+        } else {
+            rest.len()
+        };
+        let (content, rest) = rest.split_at(size);
+        if kind != OBU_TEMPORAL_DELIMITER {
+            found.push(content);
+        }
+        data = rest;
+    }
+    found
+}
+
+/// The same of AV1's length-delimited format, "annex B".
+///
+/// # Panics
+/// If the data are none.
+pub fn annexb_obus(mut data: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    while !data.is_empty() {
+        let size = leb128(&mut data);
+        let (mut temporal_unit, rest) = data.split_at(size);
+        data = rest;
+        while !temporal_unit.is_empty() {
+            let size = leb128(&mut temporal_unit);
+            let (mut frame_unit, rest) = temporal_unit.split_at(size);
+            temporal_unit = rest;
+            while !frame_unit.is_empty() {
+                let size = leb128(&mut frame_unit);
+                let (obu, rest) = frame_unit.split_at(size);
+                frame_unit = rest;
+                // Within its length, an OBU is as in the other format.
+                found.extend(obus(obu));
+            }
+        }
+    }
+    found
+}
+
+const OBU_TEMPORAL_DELIMITER: u8 = 2;
+
+/// The kind of the OBU, what follows its header, and whether a size does.
+fn obu_header(data: &[u8]) -> (u8, &[u8], bool) {
+    let first = data[0];
+    let extension = usize::from(first >> 2 & 1);
+    (first >> 3 & 15, &data[1 + extension..], first & 2 != 0)
+}
+
+fn leb128(data: &mut &[u8]) -> usize {
+    let mut value = 0;
+    for shift in (0..).step_by(7) {
+        let (first, rest) = data.split_first().expect("a length is complete");
+        *data = rest;
+        value |= usize::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            break;
+        }
+    }
+    value
+}
+
 /// An AAC frame without the ADTS header before it.
 ///
 /// # Panics

@@ -5,7 +5,7 @@ use std::fs;
 
 use iroh_live_tests::{
     LOCAL, Process,
-    media::{NalKind, annex_b, files, length_prefixed, position, without_adts},
+    media::{NalKind, annex_b, annexb_obus, files, length_prefixed, obus, position, without_adts},
     start,
 };
 
@@ -36,7 +36,7 @@ fn whole_buffer(buffer: &[u8]) -> Vec<&[u8]> {
     vec![buffer]
 }
 
-fn content<'a>(units: Vec<&'a [u8]>, kind: fn(&[u8]) -> NalKind) -> Vec<&'a [u8]> {
+fn content(units: Vec<&[u8]>, kind: fn(&[u8]) -> NalKind) -> Vec<&[u8]> {
     let is_content = |unit: &&[u8]| kind(unit) == NalKind::Content;
     units.into_iter().filter(is_content).collect()
 }
@@ -169,6 +169,20 @@ fn h264_avc() {
 }
 
 #[test]
+fn h264_avc3() {
+    pictures_travel_unaltered(&Case {
+        source: &format!(
+            "{VIDEO} ! x264enc tune=zerolatency key-int-max=30 ! h264parse config-interval=-1 ! video/x-h264,stream-format=avc3,alignment=au"
+        ),
+        caps: "video/x-h264,stream-format=byte-stream,alignment=au,width=160,height=120,framerate=30/1",
+        raw: RAW_VIDEO,
+        decoders: &["avdec_h264"],
+        sent: h264_avc_units,
+        received: h264_units,
+    });
+}
+
+#[test]
 fn h264_with_b_frames() {
     pictures_travel_unaltered(&Case {
         source: &format!(
@@ -225,17 +239,66 @@ fn h265_hvc1() {
 }
 
 #[test]
-fn av1() {
+fn h265_hev1() {
     pictures_travel_unaltered(&Case {
         source: &format!(
-            "{VIDEO} ! av1enc cpu-used=8 usage-profile=realtime lag-in-frames=0 keyframe-max-dist=30 threads=1"
+            "{VIDEO} ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=30 ! h265parse config-interval=-1 ! video/x-h265,stream-format=hev1"
         ),
+        caps: "video/x-h265,stream-format=byte-stream,alignment=au,width=160,height=120,framerate=30/1",
+        raw: RAW_VIDEO,
+        decoders: &["avdec_h265"],
+        sent: h265_hvc1_units,
+        received: h265_units,
+    });
+}
+
+#[test]
+fn h265_in_single_nal_units() {
+    pictures_travel_unaltered(&Case {
+        source: &format!(
+            "{VIDEO} ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=30 ! h265parse ! video/x-h265,stream-format=byte-stream,alignment=nal"
+        ),
+        caps: "video/x-h265,stream-format=byte-stream,alignment=au,width=160,height=120,framerate=30/1",
+        raw: RAW_VIDEO,
+        decoders: &["avdec_h265"],
+        sent: h265_units,
+        received: h265_units,
+    });
+}
+
+const AV1: &str =
+    "av1enc cpu-used=8 usage-profile=realtime lag-in-frames=0 keyframe-max-dist=30 threads=1";
+
+fn av1_travels_unaltered(form: &str, sent: Parts) {
+    pictures_travel_unaltered(&Case {
+        source: &format!("{VIDEO} ! {AV1} {form}"),
         caps: "video/x-av1,stream-format=obu-stream,alignment=tu,width=160,height=120,framerate=30/1",
         raw: RAW_VIDEO,
         decoders: &["av1dec"],
-        sent: whole_buffer,
-        received: whole_buffer,
+        sent,
+        received: obus,
     });
+}
+
+#[test]
+fn av1() {
+    av1_travels_unaltered("", obus);
+}
+
+#[test]
+fn av1_in_single_obus() {
+    av1_travels_unaltered(
+        "! av1parse ! video/x-av1,stream-format=obu-stream,alignment=obu",
+        obus,
+    );
+}
+
+#[test]
+fn av1_in_annex_b() {
+    av1_travels_unaltered(
+        "! av1parse ! video/x-av1,stream-format=annexb,alignment=tu",
+        annexb_obus,
+    );
 }
 
 #[test]

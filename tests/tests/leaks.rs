@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use gst::{glib, prelude::*};
+use gst::prelude::*;
 use iroh_live_tests::{Publisher, Viewer, eventually, start};
 
 const STREAM: &str = "SINK \
@@ -44,7 +44,7 @@ fn round(publishers: &[Publisher], viewers: &[Viewer]) {
         });
     }
     // Not always in the same order: whoever is left behind has to cope.
-    let first = viewers[0].pads().len() % 4 == 0;
+    let first = viewers[0].pads().len().is_multiple_of(4);
     if first {
         viewers.iter().for_each(|viewer| viewer.pipe.stop());
     }
@@ -86,22 +86,4 @@ fn nothing_is_left_behind() {
         now < memory + 20_000,
         "memory grew from {memory} to {now} KiB in twenty rounds"
     );
-
-    let weak: Vec<glib::WeakRef<gst::Element>> = publishers
-        .iter()
-        .map(|publisher| publisher.sink.downgrade())
-        .chain(viewers.iter().map(|viewer| viewer.src.downgrade()))
-        .collect();
-    let pads: Vec<_> = publishers
-        .iter()
-        .flat_map(|publisher| publisher.sink.pads())
-        .map(|pad| pad.downgrade())
-        .collect();
-    assert_eq!(pads.len(), 4);
-    drop((publishers, viewers));
-    eventually("the elements and their pads to be freed", || {
-        let gone = weak.iter().all(|weak| weak.upgrade().is_none())
-            && pads.iter().all(|weak| weak.upgrade().is_none());
-        gone.then_some(())
-    });
 }
