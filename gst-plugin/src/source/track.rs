@@ -181,7 +181,10 @@ impl Track {
         self.appsrc.set_locked_state(true);
         let _ = self.appsrc.set_state(gst::State::Null);
         let _ = self.ghost.set_active(false);
-        let _ = bin.remove_pad(&self.ghost);
+        // It may not have been added yet.
+        if self.ghost.parent().as_ref() == Some(bin.upcast_ref()) {
+            let _ = bin.remove_pad(&self.ghost);
+        }
         let _ = self.ghost.set_target(None::<&gst::Pad>);
         let _ = bin.remove(&self.appsrc);
     }
