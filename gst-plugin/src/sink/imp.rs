@@ -387,11 +387,11 @@ impl IrohLiveSink {
     }
 
     fn end(&self) {
-        for pad in lock(&self.pads).iter() {
-            pad.end();
-        }
         if let Some(publisher) = self.publisher() {
             publisher.end();
+        }
+        for pad in lock(&self.pads).iter() {
+            pad.end();
         }
     }
 

@@ -312,6 +312,10 @@ impl Run {
                 )
             )));
         }
+        if wanted.is_empty() {
+            // Nothing yet, or a publisher that stops without ending its tracks: it may come back.
+            return Ok(false);
+        }
         for reason in unknown {
             self.warn(&format!("Left out: {reason}"));
         }
