@@ -11,6 +11,8 @@ pub mod broadcast;
 mod call;
 pub mod endpoint;
 mod live;
+#[cfg(feature = "media")]
+pub mod media;
 pub mod playout;
 pub mod retry;
 pub mod signals;

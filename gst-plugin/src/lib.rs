@@ -2,7 +2,6 @@
 //!
 //! `irohlivesink` publishes what is linked to it and gives out a ticket; `irohlivesrc` watches a ticket.
 
-mod caps;
 mod log;
 mod network;
 mod runtime;

@@ -4,13 +4,13 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use iroh_live::broadcast::{LocalTrack, PublishTrackError, TrackConfig, TrackReservation};
+use iroh_live::{
+    broadcast::{LocalTrack, PublishTrackError, TrackConfig, TrackReservation},
+    media::caps::{self, Codec},
+};
 
 use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::{
-    caps::{self, Codec},
-    network::NetworkSettings,
-};
+use crate::network::NetworkSettings;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

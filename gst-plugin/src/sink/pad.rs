@@ -12,7 +12,7 @@ use iroh_live::{
 };
 
 use super::{Sync, imp};
-use crate::caps::{self, Codec};
+use iroh_live::media::caps::{self, Codec};
 
 /// So many buffers in a row that nothing comes of are no stream that begins in the middle: they are something else.
 const UNPARSABLE: u64 = 1200;

@@ -4,7 +4,7 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use iroh_live::{Live, LiveTicket, TrackConfig, transport::MoqSession};
+use iroh_live::{Live, LiveTicket, TrackConfig, media::caps, transport::MoqSession};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,7 @@ use super::{
     session::{self, Run},
     track::{Timeline, Track},
 };
-use crate::{caps, network::NetworkSettings, runtime};
+use crate::{network::NetworkSettings, runtime};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

@@ -17,7 +17,7 @@ use super::{
     imp::{self, CAT},
     track::{End, Timeline, Track},
 };
-use crate::caps::track_caps;
+use iroh_live::media::caps::track_caps;
 
 /// When a publisher that is there but has no such broadcast is spoken of.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);

@@ -1,31 +1,40 @@
-//! Caps and the catalog: what a pad takes, how it is brought into the form that travels, and how that is described.
+//! Caps and the catalog: what a pad of the elements takes, how it is brought into the form that travels, and how that is described.
 //!
 //! On the wire H.264 and H.265 are Annex B with parameter sets before each key frame, one access unit a frame; AV1 is an
 //! OBU stream, one temporal unit a frame; VP8, VP9, Opus, MP3 and raw AAC and FLAC frames are what their encoders emit.
 
+use crate::broadcast::{AudioCodec, AudioConfig, Container, TrackConfig, VideoCodec, VideoConfig};
 use gst_pbutils as pbutils;
-use iroh_live::broadcast::{
-    AudioCodec, AudioConfig, Container, TrackConfig, VideoCodec, VideoConfig,
-};
 
 /// Why a stream cannot be published or played, in words for the user.
-pub(crate) type Reason = String;
+pub type Reason = String;
 
+/// The codecs that travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Codec {
+#[non_exhaustive]
+pub enum Codec {
+    /// H.264, AVC.
     H264,
+    /// H.265, HEVC.
     H265,
+    /// AV1.
     Av1,
+    /// VP8.
     Vp8,
+    /// VP9.
     Vp9,
+    /// Opus.
     Opus,
+    /// AAC.
     Aac,
+    /// FLAC.
     Flac,
+    /// MPEG-1 Audio Layer III.
     Mp3,
 }
 
 /// What the video pads take.
-pub(crate) fn video_sink_caps() -> gst::Caps {
+pub fn video_sink_caps() -> gst::Caps {
     caps(&[
         "video/x-h264",
         "video/x-h265",
@@ -37,7 +46,7 @@ pub(crate) fn video_sink_caps() -> gst::Caps {
 }
 
 /// What the audio pads take.
-pub(crate) fn audio_sink_caps() -> gst::Caps {
+pub fn audio_sink_caps() -> gst::Caps {
     caps(&[
         "audio/x-opus",
         "audio/mpeg,mpegversion=(int){2,4}",
@@ -48,7 +57,7 @@ pub(crate) fn audio_sink_caps() -> gst::Caps {
 }
 
 /// What the video pads of the source give.
-pub(crate) fn video_src_caps() -> gst::Caps {
+pub fn video_src_caps() -> gst::Caps {
     caps(&[
         "video/x-h264,stream-format=(string){byte-stream,avc},alignment=(string)au",
         "video/x-h265,stream-format=(string){byte-stream,hvc1},alignment=(string)au",
@@ -59,7 +68,7 @@ pub(crate) fn video_src_caps() -> gst::Caps {
 }
 
 /// What the audio pads of the source give.
-pub(crate) fn audio_src_caps() -> gst::Caps {
+pub fn audio_src_caps() -> gst::Caps {
     caps(&[
         "audio/x-opus",
         "audio/mpeg,mpegversion=(int)4,stream-format=(string)raw,framed=(boolean)true",
@@ -80,7 +89,7 @@ impl Codec {
     ///
     /// # Errors
     /// A sentence that names the mend.
-    pub(crate) fn of(caps: &gst::CapsRef) -> Result<Self, Reason> {
+    pub fn of(caps: &gst::CapsRef) -> Result<Self, Reason> {
         let Some(structure) = caps.structure(0) else {
             return Err("no caps: link an encoder or a parser to this pad".into());
         };
@@ -112,7 +121,8 @@ impl Codec {
         })
     }
 
-    pub(crate) fn is_video(self) -> bool {
+    /// Whether it is a video codec.
+    pub fn is_video(self) -> bool {
         matches!(
             self,
             Self::H264 | Self::H265 | Self::Av1 | Self::Vp8 | Self::Vp9
@@ -120,7 +130,7 @@ impl Codec {
     }
 
     /// The parser that brings the stream into the form that travels, and the caps of that form.
-    pub(crate) fn parser(self) -> Option<(&'static str, &'static str)> {
+    pub fn parser(self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             Self::H264 => (
                 "h264parse",
@@ -149,7 +159,7 @@ impl Codec {
     ///
     /// # Errors
     /// A sentence that says what is missing.
-    pub(crate) fn describe(self, caps: &gst::CapsRef, frame: &[u8]) -> Result<TrackConfig, Reason> {
+    pub fn describe(self, caps: &gst::CapsRef, frame: &[u8]) -> Result<TrackConfig, Reason> {
         let structure = caps.structure(0).ok_or("empty caps")?;
         if self.is_video() {
             self.describe_video(structure, frame).map(Into::into)
@@ -277,7 +287,7 @@ impl Codec {
 }
 
 /// Whether a buffer carries headers that the catalog carries already, as Ogg and FLAC streams begin with.
-pub(crate) fn is_header(codec: Codec, buffer: &gst::BufferRef) -> bool {
+pub fn is_header(codec: Codec, buffer: &gst::BufferRef) -> bool {
     match codec {
         Codec::Flac => buffer.flags().contains(gst::BufferFlags::HEADER),
         Codec::Opus => {
@@ -295,7 +305,7 @@ pub(crate) fn is_header(codec: Codec, buffer: &gst::BufferRef) -> bool {
 ///
 /// # Errors
 /// A sentence that says why the track cannot be played.
-pub(crate) fn track_caps(config: &TrackConfig) -> Result<gst::Caps, Reason> {
+pub fn track_caps(config: &TrackConfig) -> Result<gst::Caps, Reason> {
     match config {
         TrackConfig::Video(config) => video_caps(config),
         TrackConfig::Audio(config) => audio_caps(config),

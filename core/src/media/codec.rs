@@ -1,0 +1,78 @@
+//! The codecs that media can be encoded with.
+
+use super::caps::Codec;
+
+/// A codec for video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum VideoCodec {
+    /// H.264: plays everywhere, and most machines encode it in hardware.
+    #[default]
+    H264,
+    /// H.265: a third less than H.264 for the same picture.
+    H265,
+    /// AV1: half of H.264 for the same picture, at a price in computation.
+    Av1,
+    /// VP8: free, and decoded everywhere.
+    Vp8,
+    /// VP9: free, about as good as H.265.
+    Vp9,
+}
+
+/// A codec for audio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum AudioCodec {
+    /// Opus: the one for live sound.
+    #[default]
+    Opus,
+    /// AAC: for players that know nothing else.
+    Aac,
+}
+
+impl VideoCodec {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::H264, Self::H265, Self::Av1, Self::Vp8, Self::Vp9];
+}
+
+impl From<VideoCodec> for Codec {
+    fn from(codec: VideoCodec) -> Self {
+        match codec {
+            VideoCodec::H264 => Self::H264,
+            VideoCodec::H265 => Self::H265,
+            VideoCodec::Av1 => Self::Av1,
+            VideoCodec::Vp8 => Self::Vp8,
+            VideoCodec::Vp9 => Self::Vp9,
+        }
+    }
+}
+
+impl From<AudioCodec> for Codec {
+    fn from(codec: AudioCodec) -> Self {
+        match codec {
+            AudioCodec::Opus => Self::Opus,
+            AudioCodec::Aac => Self::Aac,
+        }
+    }
+}
+
+impl std::fmt::Display for VideoCodec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::H264 => "H.264",
+            Self::H265 => "H.265",
+            Self::Av1 => "AV1",
+            Self::Vp8 => "VP8",
+            Self::Vp9 => "VP9",
+        })
+    }
+}
+
+impl std::fmt::Display for AudioCodec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Opus => "Opus",
+            Self::Aac => "AAC",
+        })
+    }
+}

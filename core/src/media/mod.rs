@@ -1,0 +1,23 @@
+//! Raw media on GStreamer: from a camera to a broadcast, from a broadcast to a window and a loudspeaker.
+//!
+//! Capture, encoders, decoders and rendering are GStreamer's elements; what is here assembles them.
+
+pub mod caps;
+mod codec;
+mod preset;
+
+pub use codec::{AudioCodec, VideoCodec};
+pub use preset::{AudioPreset, VideoPreset};
+
+/// GStreamer could not be started.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("GStreamer cannot be started: {0}")]
+pub struct InitError(#[source] gst::glib::Error);
+
+/// Starts GStreamer, if nobody has yet. Everything here that needs it calls this.
+///
+/// # Errors
+/// [`InitError`], as when its plugins' folder cannot be read.
+pub fn init() -> Result<(), InitError> {
+    gst::init().map_err(InitError)
+}
