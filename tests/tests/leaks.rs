@@ -24,6 +24,33 @@ fn held() -> (usize, usize, usize) {
     )
 }
 
+/// A publisher and a viewer are gone when the program lets go of them, with all that they were made of.
+fn whole_life() {
+    let publisher = Publisher::new(STREAM);
+    publisher.pipe.play();
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.wait_frames("audio_0", 5);
+    let elements = [&publisher.sink, &viewer.src];
+    let weak: Vec<_> = elements
+        .iter()
+        .flat_map(|element| element.pads())
+        .map(|pad| pad.upcast::<gst::Object>())
+        .chain(elements.map(|element| element.clone().upcast()))
+        .map(|object| (object.name(), object.downgrade()))
+        .collect();
+    assert_eq!(weak.len(), 6, "two pads each, and the elements");
+    drop((viewer, publisher));
+    eventually("the elements and their pads to be freed", || {
+        let left: Vec<_> = weak
+            .iter()
+            .filter(|(_, object)| object.upgrade().is_some())
+            .map(|(name, _)| name)
+            .collect();
+        left.is_empty().then_some(())
+    });
+}
+
 /// Two publishers, each watched by a viewer, up and down.
 fn round(publishers: &[Publisher], viewers: &[Viewer]) {
     for (publisher, viewer) in publishers.iter().zip(viewers) {
@@ -66,6 +93,9 @@ fn round(publishers: &[Publisher], viewers: &[Viewer]) {
 #[test]
 fn nothing_is_left_behind() {
     let _test = start();
+    for _ in 0..3 {
+        whole_life();
+    }
     let publishers = [0, 1].map(|_| Publisher::new(STREAM));
     let viewers = [0, 1].map(|_| Viewer::new("", "", |_| Some(String::new())));
     for _ in 0..10 {

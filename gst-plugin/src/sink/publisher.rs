@@ -97,8 +97,13 @@ impl Publisher {
 
     /// Ends the broadcast. Viewers whose tracks were not finished wait for it to come back.
     pub(super) fn end(&self) {
+        let run = self.run().take();
+        if let Some(run) = run {
+            // The tracks go one by one now, without having ended. Were the catalog still open, viewers would see them
+            // leave it one by one, and take away their pads.
+            run.broadcast.finish();
+        }
         self.live.transport().unpublish(&self.name);
-        *self.run() = None;
     }
 
     /// The pipeline was paused, so running time and wall-clock time have come apart.
@@ -192,6 +197,15 @@ async fn announce(
     let mut addresses = endpoint.watch_addr();
     let mut address = addresses.get();
     let mut last = String::new();
+    if address.is_empty()
+        && let Some(element) = element.upgrade()
+    {
+        gst::element_warning!(
+            element,
+            gst::ResourceError::Settings,
+            ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
+        );
+    }
     loop {
         let ticket = LiveTicket::new(address, name.as_str());
         if let Err(error) = ticket.check() {
