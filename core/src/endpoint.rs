@@ -1,6 +1,6 @@
 //! Making the iroh endpoint that live media wants.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::future::BoxFuture;
 use iroh::{
@@ -9,6 +9,10 @@ use iroh::{
 };
 
 use crate::transport::quic_config;
+
+/// How often a port that is taken is tried, and how long to wait in between.
+const BIND_ATTEMPTS: u32 = 11;
+const BIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which relay servers an endpoint uses to be reached through NATs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,11 +98,24 @@ impl EndpointConfig {
 
     /// Opens the sockets.
     ///
+    /// A port that is taken is tried again for a second: an endpoint that was closed a moment ago, as by a program that
+    /// starts anew, lets go of its sockets a little later. Cancel safe.
+    ///
     /// # Errors
     /// See [`BindEndpointError`].
     pub async fn bind(self) -> Result<Endpoint, BindEndpointError> {
-        let bound: BoxFuture<'static, _> = Box::pin(self.open());
-        bound.await
+        let port = self.bind.is_some_and(|address| address.port() != 0);
+        let mut attempts = if port { BIND_ATTEMPTS } else { 1 };
+        loop {
+            let bound: BoxFuture<'static, _> = Box::pin(self.clone().open());
+            attempts -= 1;
+            match bound.await {
+                Err(BindEndpointError::Socket { .. }) if attempts > 0 => {
+                    tokio::time::sleep(BIND_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn open(self) -> Result<Endpoint, BindEndpointError> {

@@ -13,7 +13,7 @@ use iroh_live::{
     iroh::{EndpointId, Watcher},
     transport::MoqSession,
 };
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::{IrohLiveSink, Status};
 use crate::runtime;
@@ -30,7 +30,7 @@ pub(super) struct Publisher {
     name: String,
     /// Of the current run, from PAUSED to READY.
     run: Mutex<Option<Run>>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 struct Run {
@@ -52,21 +52,21 @@ impl Publisher {
         ticket_location: Option<PathBuf>,
     ) -> Result<Self, gst::ErrorMessage> {
         let runtime = runtime::runtime()?;
-        let tasks = vec![
-            runtime.spawn(announce(
-                element.downgrade(),
-                live.clone(),
-                name.clone(),
-                wait_online,
-                ticket_location,
-            )),
-            runtime.spawn(count_subscribers(element.downgrade(), live.clone())),
-        ];
+        let _guard = runtime.enter();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(announce(
+            element.downgrade(),
+            live.clone(),
+            name.clone(),
+            wait_online,
+            ticket_location,
+        ));
+        tasks.spawn(count_subscribers(element.downgrade(), live.clone()));
         Ok(Self {
             live,
             name,
             run: Mutex::default(),
-            tasks,
+            tasks: Mutex::new(tasks),
         })
     }
 
@@ -153,10 +153,14 @@ impl Publisher {
 
     /// Closes everything; waits a moment for viewers to get what was written.
     pub(super) fn stop(&self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-        if runtime::block_on(self.live.shutdown()).is_err() {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let stopped = runtime::block_on(async {
+            // They hold on to the endpoint, and so to its port.
+            tasks.shutdown().await;
+            self.live.shutdown().await;
+        });
+        if stopped.is_err() {
             gst::warning!(super::imp::CAT, "the transport did not stop");
         }
     }
