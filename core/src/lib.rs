@@ -7,6 +7,7 @@
 //! [`subscribe`](Live::subscribe) to a ticket and read a [`RemoteBroadcast`].
 #![deny(missing_docs)]
 
+pub mod adaptive;
 pub mod broadcast;
 mod call;
 pub mod endpoint;
@@ -21,6 +22,7 @@ pub mod ticket;
 pub mod transport;
 pub mod util;
 
+pub use adaptive::{AdaptiveConfig, AdaptiveReader, Quality};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
 pub use call::{CALL_BROADCAST_NAME, Call, CallError, DisconnectReason};
 pub use iroh;

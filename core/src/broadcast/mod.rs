@@ -18,6 +18,7 @@ pub use hang::catalog::{
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
+    TrackStats,
 };
 
 /// One encoded video frame (access unit, temporal unit) or audio packet.

@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use hang::catalog::PRIORITY;
-use moq_lite::{broadcast, track::Subscription as Preferences};
+use moq_lite::{
+    bandwidth, broadcast,
+    track::{Control, Subscription as Preferences},
+};
 use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{Catalog, EncodedFrame, TrackConfig};
@@ -13,6 +16,8 @@ use super::{Catalog, EncodedFrame, TrackConfig};
 pub struct RemoteBroadcast {
     name: String,
     broadcast: broadcast::Consumer,
+    /// What the peer says that it can deliver to us, where it says so.
+    peer_rate: Option<bandwidth::Consumer>,
 }
 
 impl std::fmt::Debug for RemoteBroadcast {
@@ -74,12 +79,29 @@ pub enum ReadError {
 
 impl RemoteBroadcast {
     pub(crate) fn new(name: String, broadcast: broadcast::Consumer) -> Self {
-        Self { name, broadcast }
+        Self {
+            name,
+            broadcast,
+            peer_rate: None,
+        }
+    }
+
+    /// The same, with what the peer says that it can deliver.
+    pub(crate) fn with_peer_rate(mut self, peer_rate: Option<bandwidth::Consumer>) -> Self {
+        self.peer_rate = peer_rate;
+        self
     }
 
     /// The broadcast's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What the peer says that it can deliver to us, bits per second: the estimate of its congestion controller.
+    ///
+    /// `None` where it does not say. While it sends less than the path carries, this is hardly more than what it sent.
+    pub fn download_bandwidth(&self) -> Option<u64> {
+        Some(self.peer_rate.as_ref()?.peek()?.as_bps())
     }
 
     /// Begins to read the catalog, which changes as tracks come and go.
@@ -117,9 +139,24 @@ impl RemoteBroadcast {
         config: &TrackConfig,
         max_age: Duration,
     ) -> Result<EncodedReader, SubscribeTrackError> {
-        let (wire, priority) = match config {
-            TrackConfig::Video(config) => (config.try_into(), PRIORITY.video),
-            TrackConfig::Audio(config) => (config.try_into(), PRIORITY.audio),
+        let priority = match config {
+            TrackConfig::Video(_) => PRIORITY.video,
+            TrackConfig::Audio(_) => PRIORITY.audio,
+        };
+        self.subscribe_with(name, config, max_age, priority).await
+    }
+
+    /// The same, with another priority than the kind of media has; higher ones are served first.
+    pub(crate) async fn subscribe_with(
+        &self,
+        name: &str,
+        config: &TrackConfig,
+        max_age: Duration,
+        priority: u8,
+    ) -> Result<EncodedReader, SubscribeTrackError> {
+        let wire = match config {
+            TrackConfig::Video(config) => config.try_into(),
+            TrackConfig::Audio(config) => config.try_into(),
         };
         let wire = wire.map_err(|source| SubscribeTrackError::Container {
             name: name.to_owned(),
@@ -140,8 +177,9 @@ impl RemoteBroadcast {
             .await
             .map_err(lost)?;
         Ok(EncodedReader {
+            control: track.control(),
             consumer: Consumer::new(track, wire),
-            discontinuity: 0,
+            stats: TrackStats::default(),
             audio: !config.is_video(),
         })
     }
@@ -199,8 +237,23 @@ fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
 /// A track that is read.
 pub struct EncodedReader {
     consumer: Consumer<moq_mux::catalog::hang::Container>,
-    discontinuity: u64,
+    control: Control,
+    stats: TrackStats,
     audio: bool,
+}
+
+/// What was read of a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TrackStats {
+    /// Frames.
+    pub frames: u64,
+    /// Those of them that decoding can begin with.
+    pub keyframes: u64,
+    /// Bytes of media, without what the transport adds.
+    pub bytes: u64,
+    /// How often something was missing: groups that were skipped as they came too late, and the publisher's pauses.
+    pub discontinuities: u64,
 }
 
 impl EncodedReader {
@@ -221,13 +274,29 @@ impl EncodedReader {
             })?;
         let Some(frame) = frame else { return Ok(None) };
         let seen = self.consumer.discontinuity();
-        let discontinuity = std::mem::replace(&mut self.discontinuity, seen) != seen;
+        let discontinuity = std::mem::replace(&mut self.stats.discontinuities, seen) != seen;
+        let keyframe = frame.keyframe || self.audio;
+        self.stats.frames += 1;
+        self.stats.keyframes += u64::from(keyframe);
+        self.stats.bytes += frame.payload.len() as u64;
         Ok(Some(EncodedFrame {
             timestamp: frame.timestamp.into(),
             payload: frame.payload,
-            keyframe: frame.keyframe || self.audio,
+            keyframe,
             discontinuity,
         }))
+    }
+
+    /// What was read so far.
+    pub fn stats(&self) -> TrackStats {
+        self.stats
+    }
+
+    /// Changes how the track is served beside the others of its session; higher priorities are served first.
+    pub(crate) fn set_priority(&self, priority: u8) {
+        let preferences = self.control.subscription().with_priority(priority);
+        // The track may have ended.
+        let _ = self.control.update(preferences);
     }
 
     /// Changes how far a group may fall behind before it is skipped.

@@ -596,7 +596,8 @@ impl MoqSession {
             error = self.inner.session.closed() => Err(error),
         };
         match broadcast {
-            Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)),
+            Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
+                .with_peer_rate(self.inner.session.recv_bandwidth())),
             Err(moq_lite::Error::NotFound) => Err(SubscribeError::NotFound(name.to_owned())),
             Err(moq_lite::Error::Unauthorized) => Err(SubscribeError::Refused(name.to_owned())),
             Err(error) => Err(SubscribeError::Session(error)),

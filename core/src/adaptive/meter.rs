@@ -1,0 +1,524 @@
+//! What the arrival of a track's frames says of the download path.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// A frame counts as late beyond this. Less is the jitter of a common path, and within every player's budget.
+const LATE: Duration = Duration::from_millis(150);
+/// Frames that stay this late mean trouble even when the delay grows no more: the queue is as full as it gets.
+const BEHIND: Duration = Duration::from_secs(1);
+/// No frame for so long, where frames came before, means trouble.
+const STALLED: Duration = Duration::from_secs(2);
+/// So many skipped groups within [`SKIP_WINDOW`] mean trouble. One alone may be the publisher's own pause.
+const SKIPS: u32 = 2;
+const SKIP_WINDOW: Duration = Duration::from_secs(4);
+/// The delay has to grow by this from one slice of time to the next, and again, to count as growing: a path that became
+/// longer makes it grow once.
+const GROWTH: i64 = 20_000_000;
+/// The slices that are compared: short ones find a link that is far too thin soon, long ones one that is by 2 %.
+const SLICES: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1200)];
+/// Frames are remembered as long as three of the longest slices.
+const MEMORY: Duration = Duration::from_millis(3600);
+/// The delay is compared with the smallest in this time. Longer than a queue takes to build, short enough that a new
+/// path is soon taken as it is.
+const BASE_WINDOW: Duration = Duration::from_secs(10);
+const BASE_STEP: Duration = Duration::from_millis(500);
+/// The rate is that of the last second.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+/// Lost packets make single frames late again and again: this share of them, in each of four slices of 500 ms.
+const UNSTEADY: f64 = 0.2;
+const UNSTEADY_SLICE: Duration = Duration::from_millis(500);
+/// A timestamp this far from what the frames before let expect is of another timeline.
+const JUMP: i64 = 10_000_000_000;
+
+/// Measures a track as its frames arrive. A plain state machine: time is passed in, counted from any fixed point.
+///
+/// The *transit* of a frame is its arrival minus its timestamp; its *lateness* is how much its transit exceeds the
+/// smallest in ten seconds. As timestamps are those of the capture, a queue anywhere between the publisher's encoder
+/// and this machine shows in it, whatever holds the frames up, while the way back plays no part.
+///
+/// A link that is too thin makes lateness grow on and on. A path that merely became longer makes it grow once, and lost
+/// packets make single frames late: so it is the smallest transit of a slice of time that is looked at, and it has to
+/// grow over two slices in a row (the trend of the one-way delay, as in Google's congestion control for real-time
+/// traffic; the minimum of an interval as the sign of a standing queue, as in CoDel, RFC 8289).
+#[derive(Debug, Clone, Default)]
+pub struct DownloadMeter {
+    frames: VecDeque<Arrival>,
+    /// Smallest transits of slices of [`BASE_STEP`], by their beginning.
+    base: VecDeque<(Duration, i64)>,
+    skips: VecDeque<Duration>,
+    highest: Option<i64>,
+    first: Option<Duration>,
+    last: Option<Duration>,
+    interval: Option<Duration>,
+    last_key: Option<i64>,
+    key_interval: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    at: Duration,
+    bytes: usize,
+    /// None for frames that were reordered: their transit says something of the encoder.
+    transit: Option<i64>,
+}
+
+/// What [`DownloadMeter`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct DownloadReport {
+    /// What was received in the last second, bits per second.
+    pub rate: u64,
+    /// How much later than the fastest of the last ten seconds the fastest frame of the last 400 ms was.
+    pub lateness: Duration,
+    /// Groups that were skipped in the last four seconds.
+    pub skipped: u32,
+    /// For how long a frame has been overdue.
+    pub stalled: Duration,
+    /// The time from one key frame to the next, as last seen.
+    pub key_interval: Option<Duration>,
+    /// Why the track does not get through as it should; `None` when it does.
+    pub congestion: Option<Congestion>,
+    /// Whether nothing at all is wrong: a precondition for asking more of the path.
+    pub healthy: bool,
+}
+
+/// How a track fails to get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Congestion {
+    /// Each frame is later than those before: more is sent than gets through.
+    Growing,
+    /// All frames are late by a second or more.
+    Behind,
+    /// Groups were skipped, as they were too late.
+    Skipping,
+    /// Frames are late again and again, as packets are lost and sent anew.
+    Unsteady,
+    /// Nothing comes any more.
+    Stalled,
+}
+
+impl DownloadMeter {
+    /// A meter that has seen no frame.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of a frame, in decode order.
+    ///
+    /// `timestamp` is the publisher's; `arrival` must not go back. `skipped` says that groups are missing before it.
+    pub fn observe(
+        &mut self,
+        timestamp: Duration,
+        bytes: usize,
+        keyframe: bool,
+        skipped: bool,
+        arrival: Duration,
+    ) {
+        let at = self.last.map_or(arrival, |last| arrival.max(last));
+        let stamp = nanos(timestamp);
+        let transit = nanos(at).saturating_sub(stamp);
+        if self.is_elsewhere(stamp, transit) {
+            *self = Self::default();
+        }
+        if skipped && self.last.is_some() {
+            self.skips.push_back(at);
+        }
+        let advances = self.highest.is_none_or(|highest| stamp > highest);
+        if advances {
+            if let Some(highest) = self.highest {
+                let step = duration(stamp - highest);
+                let known = self.interval.unwrap_or(step);
+                self.interval = Some((known * 7 + step) / 8);
+            }
+            self.highest = Some(stamp);
+            self.note_base(at, transit);
+        }
+        if keyframe {
+            if let Some(last) = self.last_key.filter(|last| stamp > *last) {
+                self.key_interval = Some(duration(stamp - last));
+            }
+            self.last_key = Some(stamp);
+        }
+        self.first.get_or_insert(at);
+        self.last = Some(at);
+        self.frames.push_back(Arrival {
+            at,
+            bytes,
+            transit: advances.then_some(transit),
+        });
+        while self
+            .frames
+            .front()
+            .is_some_and(|frame| frame.at + MEMORY < at)
+        {
+            self.frames.pop_front();
+        }
+    }
+
+    /// How much later than the fastest frame of late a frame with this timestamp is when it arrives at `arrival`.
+    pub fn lateness(&self, timestamp: Duration, arrival: Duration) -> Duration {
+        let transit = nanos(arrival).saturating_sub(nanos(timestamp));
+        self.base_transit()
+            .map_or(Duration::ZERO, |base| duration(transit - base))
+    }
+
+    /// The state of things at `now`.
+    pub fn report(&self, now: Duration) -> DownloadReport {
+        let Some(last) = self.last else {
+            return DownloadReport::default();
+        };
+        let stalled = now
+            .saturating_sub(last)
+            .saturating_sub(self.interval.unwrap_or_default() * 2);
+        let newest = self.slice(now, SLICES[0], 0).or(self.latest_transit());
+        let lateness = match (newest, self.base_transit()) {
+            (Some(newest), Some(base)) => duration(newest - base),
+            _ => Duration::ZERO,
+        };
+        let skipped = self.skipped(now);
+        let congestion = self.congestion(now, lateness, stalled, skipped);
+        let healthy = congestion.is_none()
+            && lateness < LATE
+            && skipped == 0
+            && stalled < LATE * 3
+            && self.unsteady_slices(now) < 2;
+        DownloadReport {
+            rate: self.rate(now),
+            lateness,
+            skipped,
+            stalled,
+            key_interval: self.key_interval,
+            congestion,
+            healthy,
+        }
+    }
+
+    fn congestion(
+        &self,
+        now: Duration,
+        lateness: Duration,
+        stalled: Duration,
+        skipped: u32,
+    ) -> Option<Congestion> {
+        if stalled >= STALLED {
+            return Some(Congestion::Stalled);
+        }
+        if skipped >= SKIPS {
+            return Some(Congestion::Skipping);
+        }
+        if lateness >= LATE && SLICES.iter().any(|slice| self.grows(now, *slice)) {
+            return Some(Congestion::Growing);
+        }
+        if self.is_behind(now) {
+            return Some(Congestion::Behind);
+        }
+        (self.unsteady_slices(now) == 4).then_some(Congestion::Unsteady)
+    }
+
+    /// Whether a frame belongs to another timeline than those before.
+    fn is_elsewhere(&self, stamp: i64, transit: i64) -> bool {
+        let back = self
+            .highest
+            .is_some_and(|highest| highest.saturating_sub(stamp) > JUMP / 4);
+        let jumped = self
+            .latest_transit()
+            .is_some_and(|latest| latest.saturating_sub(transit) > JUMP);
+        back || jumped
+    }
+
+    fn note_base(&mut self, at: Duration, transit: i64) {
+        match self.base.back_mut() {
+            Some((begin, min)) if at < *begin + BASE_STEP => *min = (*min).min(transit),
+            _ => self.base.push_back((at, transit)),
+        }
+        while self
+            .base
+            .front()
+            .is_some_and(|(begin, _)| *begin + BASE_WINDOW < at)
+        {
+            self.base.pop_front();
+        }
+    }
+
+    fn base_transit(&self) -> Option<i64> {
+        self.base.iter().map(|(_, min)| *min).min()
+    }
+
+    fn latest_transit(&self) -> Option<i64> {
+        self.frames.iter().rev().find_map(|frame| frame.transit)
+    }
+
+    /// The transits of the frames that came in the slice of time `back` slices ago.
+    fn transits(&self, now: Duration, slice: Duration, back: u32) -> impl Iterator<Item = i64> {
+        let end = now.saturating_sub(slice * back);
+        let begin = now.saturating_sub(slice * (back + 1));
+        self.frames
+            .iter()
+            .filter(move |frame| frame.at > begin && frame.at <= end)
+            .filter_map(|frame| frame.transit)
+    }
+
+    fn slice(&self, now: Duration, slice: Duration, back: u32) -> Option<i64> {
+        self.transits(now, slice, back).min()
+    }
+
+    fn grows(&self, now: Duration, slice: Duration) -> bool {
+        let of = |back| self.slice(now, slice, back);
+        match (of(2), of(1), of(0)) {
+            (Some(first), Some(second), Some(third)) => {
+                second - first >= GROWTH && third - second >= GROWTH
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether every frame is very late, and no backlog is draining.
+    fn is_behind(&self, now: Duration) -> bool {
+        let Some(base) = self.base_transit() else {
+            return false;
+        };
+        let window = now.saturating_sub(BEHIND + BEHIND / 2);
+        let mut frames = self
+            .frames
+            .iter()
+            .filter(|frame| frame.at >= window)
+            .filter_map(|frame| Some((frame.at, duration(frame.transit? - base))));
+        let Some(first) = frames.next() else {
+            return false;
+        };
+        let mut last = first;
+        let all_late = first.1 >= BEHIND
+            && frames.all(|frame| {
+                last = frame;
+                frame.1 >= BEHIND
+            });
+        all_late && last.0 - first.0 >= BEHIND / 2 && last.1 + LATE / 3 >= first.1
+    }
+
+    /// In how many of the last four slices a good share of the frames was late.
+    fn unsteady_slices(&self, now: Duration) -> usize {
+        let Some(fastest) = self.slice(now, UNSTEADY_SLICE * 4, 0) else {
+            return 0;
+        };
+        (0..4)
+            .filter(|back| {
+                let late = |transit: &i64| *transit > fastest + nanos(LATE);
+                let all = self.transits(now, UNSTEADY_SLICE, *back).count();
+                let bad = self
+                    .transits(now, UNSTEADY_SLICE, *back)
+                    .filter(late)
+                    .count();
+                all > 0 && bad as f64 >= UNSTEADY * all as f64
+            })
+            .count()
+    }
+
+    fn skipped(&self, now: Duration) -> u32 {
+        let recent = self.skips.iter().filter(|at| **at + SKIP_WINDOW >= now);
+        recent.count().try_into().unwrap_or(u32::MAX)
+    }
+
+    fn rate(&self, now: Duration) -> u64 {
+        let Some(first) = self.first else { return 0 };
+        let begin = now.saturating_sub(RATE_WINDOW).max(first);
+        let bytes: usize = self
+            .frames
+            .iter()
+            .filter(|frame| frame.at > begin)
+            .map(|frame| frame.bytes)
+            .sum();
+        let seconds = (now - begin).max(RATE_WINDOW / 4).as_secs_f64();
+        (bytes as f64 * 8.0 / seconds) as u64
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    duration.as_nanos().try_into().unwrap_or(i64::MAX)
+}
+
+/// Zero for what is negative.
+fn duration(nanos: i64) -> Duration {
+    Duration::from_nanos(nanos.try_into().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: Duration = Duration::from_millis(33);
+    /// The publisher's clock is far ahead of ours.
+    const EPOCH: Duration = Duration::from_secs(200_000_000);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A track at 30 frames of 5000 bytes a second whose n-th frame takes `transit(n)`; reports are taken 200 ms apart.
+    fn run(frames: u32, transit: impl Fn(u32) -> Option<Duration>) -> Vec<DownloadReport> {
+        let mut arrivals: Vec<_> = (0..frames)
+            .filter_map(|n| Some((FRAME * n + transit(n)?, n)))
+            .collect();
+        // Within a group frames arrive in order.
+        let mut latest = Duration::ZERO;
+        for (at, _) in &mut arrivals {
+            latest = latest.max(*at);
+            *at = latest;
+        }
+        let mut meter = DownloadMeter::new();
+        let mut reports = Vec::new();
+        let mut arrivals = arrivals.into_iter().peekable();
+        let mut now = Duration::ZERO;
+        while now < FRAME * frames {
+            now += ms(200);
+            while let Some((at, n)) = arrivals.next_if(|(at, _)| *at <= now) {
+                meter.observe(EPOCH + FRAME * n, 5000, n % 60 == 0, false, at);
+            }
+            reports.push(meter.report(now));
+        }
+        reports
+    }
+
+    fn congestions(reports: &[DownloadReport]) -> Vec<Congestion> {
+        reports
+            .iter()
+            .filter_map(|report| report.congestion)
+            .collect()
+    }
+
+    #[test]
+    fn a_track_that_gets_through_is_healthy_and_its_rate_is_known() {
+        let reports = run(300, |_| Some(ms(40)));
+        assert!(reports[5..].iter().all(|report| report.healthy));
+        let last = reports.last().unwrap();
+        // 5000 bytes every 33 ms are 1.21 Mbit/s.
+        assert!((1_150_000..1_270_000).contains(&last.rate), "{}", last.rate);
+        assert_eq!(last.key_interval, Some(FRAME * 60));
+        assert_eq!(last.lateness, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_link_that_is_too_thin_is_found_soon() {
+        // 10 % more is sent than gets through, from the third second on.
+        let reports = run(240, |n| {
+            Some(ms(40) + FRAME.mul_f64(0.1) * n.saturating_sub(90))
+        });
+        let first = reports
+            .iter()
+            .position(|report| report.congestion.is_some());
+        let first = ms(200) * (first.expect("congestion") as u32 + 1);
+        assert!(first > ms(3000) && first < ms(6000), "{first:?}");
+        assert_eq!(congestions(&reports)[0], Congestion::Growing);
+    }
+
+    #[test]
+    fn a_link_that_is_too_thin_by_little_is_found_too() {
+        let reports = run(600, |n| Some(ms(40) + FRAME.mul_f64(0.025) * n));
+        assert!(congestions(&reports).contains(&Congestion::Growing));
+    }
+
+    #[test]
+    fn a_longer_path_is_no_congestion() {
+        for delay in [100, 300, 500, 900] {
+            let reports = run(600, |n| Some(ms(if n < 100 { 20 } else { 20 + delay })));
+            assert_eq!(congestions(&reports), [], "{delay} ms");
+            assert!(
+                reports.last().unwrap().healthy,
+                "the new path is taken as it is"
+            );
+        }
+    }
+
+    #[test]
+    fn jitter_is_no_congestion() {
+        // Deterministic noise of 0 to 110 ms.
+        let noise = |n: u32| ms(u64::from(n.wrapping_mul(2_654_435_761) >> 16) % 110);
+        let reports = run(600, |n| Some(ms(40) + noise(n)));
+        assert_eq!(congestions(&reports), []);
+    }
+
+    #[test]
+    fn a_short_blackout_is_no_congestion_and_a_long_one_is_a_stall() {
+        // What was held up comes at once when the link is back.
+        let reports = run(300, |n| {
+            let sent = FRAME * n;
+            let back = ms(4500);
+            Some(if sent > ms(3000) && sent < back {
+                back - sent
+            } else {
+                ms(20)
+            })
+        });
+        assert_eq!(congestions(&reports), []);
+        let reports = run(300, |n| (FRAME * n < ms(3000)).then_some(ms(20)));
+        assert_eq!(congestions(&reports)[0], Congestion::Stalled);
+    }
+
+    #[test]
+    fn late_frames_again_and_again_are_lost_packets() {
+        let reports = run(300, |n| {
+            Some(ms(if n % 4 == 0 && n > 100 { 250 } else { 20 }))
+        });
+        assert!(congestions(&reports).contains(&Congestion::Unsteady));
+    }
+
+    #[test]
+    fn all_frames_late_by_seconds_are_behind_unless_they_catch_up() {
+        // The first frame shows the true delay.
+        let late = |n: u32| if n < 30 { ms(20) } else { ms(1500) };
+        let reports = run(180, |n| Some(late(n)));
+        assert!(congestions(&reports).contains(&Congestion::Behind));
+        let drains = |n: u32| ms(20) + ms(2000).saturating_sub(ms(10) * n.saturating_sub(30));
+        let reports = run(180, |n| Some(if n < 30 { ms(20) } else { drains(n) }));
+        assert_eq!(congestions(&reports), []);
+    }
+
+    #[test]
+    fn two_skipped_groups_are_congestion_and_one_is_not() {
+        let mut meter = DownloadMeter::new();
+        for n in 0..60 {
+            meter.observe(EPOCH + FRAME * n, 5000, n % 30 == 0, n == 30, FRAME * n);
+        }
+        let report = meter.report(FRAME * 60);
+        assert_eq!(
+            (report.skipped, report.congestion, report.healthy),
+            (1, None, false)
+        );
+        meter.observe(EPOCH + FRAME * 61, 5000, true, true, FRAME * 61);
+        let report = meter.report(FRAME * 61);
+        assert_eq!(report.congestion, Some(Congestion::Skipping));
+    }
+
+    #[test]
+    fn reordered_frames_are_not_late() {
+        let mut meter = DownloadMeter::new();
+        // P, then three B-frames that are shown before it.
+        for n in 0..40u32 {
+            for (offset, order) in [(3, 0), (0, 1), (1, 2), (2, 3)] {
+                let arrival = FRAME * (n * 4 + order);
+                meter.observe(
+                    EPOCH + FRAME * (n * 4 + offset),
+                    5000,
+                    false,
+                    false,
+                    arrival,
+                );
+            }
+        }
+        let report = meter.report(FRAME * 160);
+        assert!(report.healthy, "{report:?}");
+    }
+
+    #[test]
+    fn another_timeline_begins_anew() {
+        let mut meter = DownloadMeter::new();
+        for n in 0..60 {
+            meter.observe(EPOCH + FRAME * n, 5000, false, false, FRAME * n);
+        }
+        for n in 60..120 {
+            meter.observe(FRAME * n, 5000, false, false, FRAME * n);
+        }
+        let report = meter.report(FRAME * 120);
+        assert_eq!((report.lateness, report.congestion), (Duration::ZERO, None));
+    }
+}

@@ -1,0 +1,35 @@
+//! Follows the network: the rendition that a viewer watches, the bitrate that a publisher encodes at.
+//!
+//! **A viewer** reads a broadcast through [`RemoteBroadcast::adaptive`], which hands out the frames of whichever
+//! rendition is best for now, as one stream:
+//!
+//! * [`DownloadMeter`] says how the frames get through. All it knows comes from the download path: when each frame
+//!   arrived against when it was captured, how many bytes, which groups never came. Loss is not seen as such by a
+//!   receiver of QUIC; it shows as frames that are late again and again, or as groups that are skipped.
+//! * [`Selector`] decides on that, and on what the peer says that it can deliver (MoQ's PROBE, which carries the rate of
+//!   the sender's congestion controller).
+//! * A switch opens the new rendition beside the old one and takes over at its first key frame, without a gap and
+//!   without a doubled frame. While it climbs, the new one has the lower priority, so that it takes nothing from the
+//!   picture; while it falls, the old one has. Both together are received for a few seconds at most: then the switch is
+//!   given up, and counts as a failure.
+//!
+//! **A publisher** gives [`EncoderRate`] the signals of a connection and sets its encoder to what comes out.
+//!
+//! Each of these is a plain state machine with time passed in, and can be used by itself.
+//!
+//! [`RemoteBroadcast::adaptive`]: crate::RemoteBroadcast::adaptive
+
+mod encoder;
+mod handover;
+mod ladder;
+mod meter;
+mod reader;
+mod select;
+
+pub use encoder::EncoderRate;
+pub use ladder::{MediaKind, Rendition};
+pub use meter::{Congestion, DownloadMeter, DownloadReport};
+pub use reader::{
+    AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveReader, AdaptiveStatus,
+};
+pub use select::{Decision, Quality, Rung, Selector};

@@ -1,0 +1,858 @@
+//! The frames of the rendition that is best for now.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    future::pending,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info};
+
+use super::{
+    Decision, DownloadMeter, DownloadReport, MediaKind, Quality, Rendition, Selector,
+    handover::{Handover, Patience, Step},
+};
+use crate::{
+    EncodedFrame, RemoteBroadcast,
+    broadcast::{
+        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, SubscribeTrackError,
+    },
+};
+
+/// How often the state of things is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// A frame that is there so soon after it was asked for may have been waiting.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// When all renditions have ended, so long the catalog may still name another.
+const GRACE: Duration = Duration::from_secs(1);
+/// A timestamp this far back is no reordered frame but another timeline.
+pub(super) const JUMP: Duration = Duration::from_secs(10);
+/// The least and the most that a rendition may fall behind the one that is to replace it.
+const LAG: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+
+type Accept = Arc<dyn Fn(&Rendition) -> bool + Send + Sync>;
+
+/// How [`RemoteBroadcast::adaptive`] reads.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct AdaptiveConfig {
+    /// The picture or the sound.
+    pub kind: MediaKind,
+    /// Which rendition.
+    pub quality: Quality,
+    /// How far a group may fall behind the newest one before it is skipped: 500 ms.
+    pub max_age: Duration,
+    /// How much later than it could be a frame may be handed out while a switch is under way: 100 ms. Half of the
+    /// player's latency budget is a good choice.
+    ///
+    /// A key frame of the new rendition often comes a little after the old one's frame of the same moment, as it is
+    /// larger. Without waiting for it each would be missed.
+    pub hold: Duration,
+    /// Whether frames may be handed out that are to be decoded, but not shown: yes.
+    ///
+    /// When a rendition ends without notice, or nothing of it comes through any more, its replacement can so begin with
+    /// the key frame before, and there is no gap. Without this the next key frame is waited for.
+    pub decode_only: bool,
+    accept: Option<Accept>,
+}
+
+impl Default for AdaptiveConfig {
+    fn default() -> Self {
+        Self {
+            kind: MediaKind::Video,
+            quality: Quality::Auto,
+            max_age: Duration::from_millis(500),
+            hold: Duration::from_millis(100),
+            decode_only: true,
+            accept: None,
+        }
+    }
+}
+
+impl AdaptiveConfig {
+    /// The defaults for the picture or the sound.
+    pub fn new(kind: MediaKind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// Sets which rendition.
+    pub fn with_quality(mut self, quality: Quality) -> Self {
+        self.quality = quality;
+        self
+    }
+
+    /// Sets how far a group may fall behind.
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = max_age;
+        self
+    }
+
+    /// Sets how long a frame may be held back for a switch.
+    pub fn with_hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Sets whether frames may be handed out that are to be decoded only.
+    pub fn with_decode_only(mut self, decode_only: bool) -> Self {
+        self.decode_only = decode_only;
+        self
+    }
+
+    /// Leaves out the renditions that `accept` says no to: those that cannot be decoded here.
+    pub fn with_filter(
+        mut self,
+        accept: impl Fn(&Rendition) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.accept = Some(Arc::new(accept));
+        self
+    }
+
+    fn renditions(&self, catalog: &Catalog) -> Vec<Arc<Rendition>> {
+        Rendition::of(catalog, self.kind)
+            .into_iter()
+            .filter(|rendition| self.accept.as_ref().is_none_or(|accept| accept(rendition)))
+            .map(Arc::new)
+            .collect()
+    }
+}
+
+impl fmt::Debug for AdaptiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveConfig")
+            .field("kind", &self.kind)
+            .field("quality", &self.quality)
+            .field("max_age", &self.max_age)
+            .field("hold", &self.hold)
+            .field("decode_only", &self.decode_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A broadcast could not be followed, or not any longer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdaptiveError {
+    /// The catalog says nothing, or nothing more.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The program asked for a rendition that is not there.
+    #[error(
+        "the broadcast has no rendition named {name:?}; it has {}",
+        list(available)
+    )]
+    NoSuchRendition {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// The last rendition came to an abrupt end.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
+}
+
+/// A frame of the rendition that is best for now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AdaptiveFrame {
+    /// The frame.
+    pub frame: EncodedFrame,
+    /// What it belongs to.
+    pub rendition: Arc<Rendition>,
+    /// Whether a decoder has to be set up anew for it: the first frame of all, the first of another rendition, or one
+    /// from which on the rendition is described differently. Always a key frame.
+    pub changed: bool,
+    /// Whether it has to be decoded and not shown: a frame of this moment was handed out before, of another rendition.
+    pub decode_only: bool,
+}
+
+/// What an [`AdaptiveReader`] is doing.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AdaptiveStatus {
+    /// The rendition that is watched.
+    pub rendition: Option<Arc<Rendition>>,
+    /// The name of the rendition that is being switched to.
+    pub switching_to: Option<String>,
+    /// All renditions to choose from, the smallest first.
+    pub ladder: Vec<Arc<Rendition>>,
+    /// How the rendition that is watched gets through.
+    pub report: DownloadReport,
+    /// What the peer says that it can deliver to us, bits per second.
+    pub download_bandwidth: Option<u64>,
+    /// How often the rendition was switched.
+    pub switches: u64,
+}
+
+/// Chooses what an [`AdaptiveReader`] reads, and shows what it does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AdaptiveControl {
+    quality: watch::Sender<Quality>,
+    status: watch::Receiver<AdaptiveStatus>,
+}
+
+impl AdaptiveControl {
+    /// Changes which rendition is wanted.
+    ///
+    /// # Errors
+    /// [`AdaptiveError::NoSuchRendition`]; then nothing changes.
+    pub fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
+        check(&quality, &self.status.borrow().ladder)?;
+        self.quality.send_replace(quality);
+        Ok(())
+    }
+
+    /// Which rendition is wanted.
+    pub fn quality(&self) -> Quality {
+        self.quality.borrow().clone()
+    }
+
+    /// What the reader does, every 200 ms and at every change.
+    pub fn status(&self) -> &watch::Receiver<AdaptiveStatus> {
+        &self.status
+    }
+}
+
+fn check(quality: &Quality, ladder: &[Arc<Rendition>]) -> Result<(), AdaptiveError> {
+    match quality {
+        Quality::Named(name) if !ladder.iter().any(|rendition| rendition.name == *name) => {
+            Err(AdaptiveError::NoSuchRendition {
+                name: name.clone(),
+                available: ladder
+                    .iter()
+                    .map(|rendition| rendition.name.clone())
+                    .collect(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The frames of the rendition that is best for now, as one stream. Made by [`RemoteBroadcast::adaptive`].
+///
+/// What is to be shown strictly continues: no frame twice and, unless the network left something out (which
+/// [`EncodedFrame::discontinuity`] says), none missing. Dropping it ends all subscriptions.
+pub struct AdaptiveReader {
+    broadcast: RemoteBroadcast,
+    config: AdaptiveConfig,
+    catalog: Option<CatalogWatch>,
+    catalog_error: Option<CatalogError>,
+    quality: watch::Receiver<Quality>,
+    control: AdaptiveControl,
+    status: watch::Sender<AdaptiveStatus>,
+    start: Instant,
+    next_tick: Duration,
+    /// Something changed: what is to be done is to be asked before the next tick.
+    stale: bool,
+    /// When the caller got the last frame.
+    left: Duration,
+    selector: Selector,
+    renditions: Vec<Arc<Rendition>>,
+    /// Renditions that the publisher ended, though the catalog still has them.
+    finished: HashSet<String>,
+    /// Since when there has been nothing to wait for but another catalog.
+    idle_since: Option<Duration>,
+    current: Option<Source>,
+    /// How the last one ended, if not by the publisher's will.
+    lost: Option<ReadError>,
+    attempt: Option<Attempt>,
+    /// Frames of the rendition that was handed out last, to be handed out next.
+    ready: VecDeque<EncodedFrame>,
+    /// The rendition that was handed out last.
+    shown: Option<Arc<Rendition>>,
+    changed: bool,
+    played: Option<Duration>,
+    cut: Option<Cut>,
+}
+
+/// A rendition that is received.
+struct Source {
+    rendition: Arc<Rendition>,
+    /// How the catalog describes it now, from the next key frame on.
+    update: Option<Arc<Rendition>>,
+    reader: EncodedReader,
+    meter: DownloadMeter,
+}
+
+struct Attempt {
+    rendition: Arc<Rendition>,
+    state: AttemptState,
+    handover: Handover,
+}
+
+enum AttemptState {
+    Opening(BoxFuture<'static, Result<EncodedReader, SubscribeTrackError>>),
+    Reading(Box<Source>),
+}
+
+/// The place where a rendition took over.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// The key frame that it began with. What comes after it and is shown before it needs frames from before it.
+    key: Duration,
+    /// What had been shown.
+    shown: Option<Duration>,
+}
+
+enum Event {
+    Catalog(Result<Option<Catalog>, CatalogError>),
+    Quality,
+    Frame(Result<Option<EncodedFrame>, ReadError>),
+    Opened(Result<EncodedReader, SubscribeTrackError>),
+    Next(Result<Option<EncodedFrame>, ReadError>),
+    Time,
+}
+
+impl RemoteBroadcast {
+    /// Reads the picture (or the sound) in the rendition that is best for now, following network and catalog, or in the
+    /// one that the program chooses.
+    ///
+    /// Waits for the first catalog. Cancel safe.
+    ///
+    /// # Errors
+    /// [`AdaptiveError::Catalog`], and [`AdaptiveError::NoSuchRendition`] if the first catalog lacks the rendition that
+    /// is asked for by name.
+    pub async fn adaptive(&self, config: AdaptiveConfig) -> Result<AdaptiveReader, AdaptiveError> {
+        let mut catalog = self.catalog().await?;
+        let first = catalog.next().await?;
+        let ended = first.is_none();
+        let renditions = config.renditions(&first.unwrap_or_default());
+        check(&config.quality, &renditions)?;
+        Ok(AdaptiveReader::new(
+            self.clone(),
+            config,
+            (!ended).then_some(catalog),
+            renditions,
+        ))
+    }
+}
+
+impl fmt::Debug for AdaptiveReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveReader")
+            .field("broadcast", &self.broadcast.name())
+            .field("current", &self.selector.current())
+            .field("target", &self.selector.target())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdaptiveReader {
+    fn new(
+        broadcast: RemoteBroadcast,
+        config: AdaptiveConfig,
+        catalog: Option<CatalogWatch>,
+        renditions: Vec<Arc<Rendition>>,
+    ) -> Self {
+        let (wanted, quality) = watch::channel(config.quality.clone());
+        let (status, seen) = watch::channel(AdaptiveStatus::default());
+        let mut reader = Self {
+            selector: Selector::new(config.quality.clone()),
+            broadcast,
+            config,
+            catalog,
+            catalog_error: None,
+            quality,
+            control: AdaptiveControl {
+                quality: wanted,
+                status: seen,
+            },
+            status,
+            start: Instant::now(),
+            next_tick: Duration::ZERO,
+            stale: false,
+            left: Duration::ZERO,
+            renditions: Vec::new(),
+            finished: HashSet::new(),
+            idle_since: None,
+            current: None,
+            lost: None,
+            attempt: None,
+            ready: VecDeque::new(),
+            shown: None,
+            changed: false,
+            played: None,
+            cut: None,
+        };
+        reader.take_renditions(renditions);
+        reader.publish_status(None);
+        reader
+    }
+
+    /// A handle to choose another rendition and to see what is read.
+    pub fn control(&self) -> AdaptiveControl {
+        self.control.clone()
+    }
+
+    /// Changes how far a group may fall behind before it is skipped.
+    pub fn set_max_age(&mut self, max_age: Duration) {
+        self.config.max_age = max_age;
+        if let Some(source) = &mut self.current {
+            source.reader.set_max_age(max_age);
+        }
+        if let Some(Attempt {
+            state: AttemptState::Reading(source),
+            ..
+        }) = &mut self.attempt
+        {
+            source.reader.set_max_age(max_age);
+        }
+    }
+
+    /// The next frame; `None` when the publisher ended the broadcast, or all its renditions.
+    ///
+    /// Waits as long as there is a catalog without any rendition that can be read. Everything happens in here: while it
+    /// is not called, nothing is followed. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`AdaptiveError`]; the stream is over then.
+    pub async fn next(&mut self) -> Result<Option<AdaptiveFrame>, AdaptiveError> {
+        let entered = self.now();
+        loop {
+            if let Some(frame) = self.ready() {
+                self.left = self.now();
+                return Ok(Some(frame));
+            }
+            let now = self.now();
+            let mut wake = self.next_tick;
+            match self.step(now) {
+                Some(until) => wake = wake.min(until),
+                None => continue,
+            }
+            if self.is_over(now) {
+                return self.end();
+            }
+            if now >= self.next_tick || self.stale {
+                self.decide(now);
+                continue;
+            }
+            let event = self.event(wake).await;
+            let now = self.now();
+            // What was there at once may have been waiting since the caller left: no blame on the network for that.
+            let arrival = if now.saturating_sub(entered) < AT_ONCE {
+                self.left
+            } else {
+                now
+            };
+            self.take(event, arrival, now);
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Waits for whatever comes first. Cancel safe, as all that it waits for is.
+    async fn event(&mut self, wake: Duration) -> Event {
+        let catalog = async {
+            match &mut self.catalog {
+                Some(catalog) => catalog.next().await,
+                None => pending().await,
+            }
+        };
+        let frame = async {
+            match &mut self.current {
+                Some(source) => source.reader.next().await,
+                None => pending().await,
+            }
+        };
+        let attempt = async {
+            match self.attempt.as_mut().map(|attempt| &mut attempt.state) {
+                Some(AttemptState::Opening(opening)) => Event::Opened(opening.await),
+                Some(AttemptState::Reading(source)) => Event::Next(source.reader.next().await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            catalog = catalog => Event::Catalog(catalog),
+            frame = frame => Event::Frame(frame),
+            event = attempt => event,
+            _ = self.quality.changed() => Event::Quality,
+            () = sleep_until(self.start + wake) => Event::Time,
+        }
+    }
+
+    fn take(&mut self, event: Event, arrival: Duration, now: Duration) {
+        match event {
+            Event::Catalog(Ok(Some(catalog))) => {
+                let renditions = self.config.renditions(&catalog);
+                self.take_renditions(renditions);
+            }
+            Event::Catalog(Ok(None)) => self.catalog = None,
+            Event::Catalog(Err(error)) => {
+                debug!(%error, "the catalog is followed no longer");
+                self.catalog = None;
+                self.catalog_error = Some(error);
+            }
+            Event::Quality => {
+                let quality = self.quality.borrow_and_update().clone();
+                self.selector.set_quality(quality);
+                self.stale = true;
+            }
+            Event::Frame(Ok(Some(frame))) => self.take_frame(frame, arrival),
+            Event::Frame(ended) => {
+                let name = self
+                    .current
+                    .take()
+                    .map(|source| source.rendition.name.clone());
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.handover.end_old();
+                }
+                match (ended, name) {
+                    (Err(error), _) => {
+                        debug!(%error, "the rendition was lost");
+                        self.lost = Some(error);
+                        self.selector.lost(now);
+                    }
+                    (Ok(_), Some(name)) => self.finish(name),
+                    (Ok(_), None) => {}
+                }
+                self.stale = true;
+            }
+            Event::Opened(Ok(reader)) => {
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.state = AttemptState::Reading(Box::new(Source {
+                        rendition: attempt.rendition.clone(),
+                        update: None,
+                        reader,
+                        meter: DownloadMeter::new(),
+                    }));
+                }
+            }
+            Event::Opened(Err(error)) => {
+                debug!(%error, "the rendition cannot be had");
+                self.selector.failed(now);
+                self.abandon();
+            }
+            Event::Next(Ok(Some(frame))) => {
+                if let Some(attempt) = &mut self.attempt {
+                    if let AttemptState::Reading(source) = &mut attempt.state {
+                        source.observe(&frame, arrival);
+                    }
+                    attempt.handover.push_new(frame);
+                }
+            }
+            Event::Next(ended) => {
+                let name = self
+                    .attempt
+                    .as_ref()
+                    .map(|attempt| attempt.rendition.name.clone());
+                self.selector.failed(now);
+                self.abandon();
+                match (ended, name) {
+                    (Err(error), _) => debug!(%error, "the rendition was lost before it was shown"),
+                    (Ok(_), Some(name)) => self.finish(name),
+                    (Ok(_), None) => {}
+                }
+            }
+            Event::Time => {}
+        }
+    }
+
+    fn take_frame(&mut self, frame: EncodedFrame, arrival: Duration) {
+        let Some(source) = &mut self.current else {
+            return;
+        };
+        let lateness = source.meter.lateness(frame.timestamp, arrival);
+        source.observe(&frame, arrival);
+        match &mut self.attempt {
+            Some(attempt) => attempt.handover.push_old(frame, lateness, arrival),
+            None => self.ready.push_back(frame),
+        }
+    }
+
+    /// A rendition was ended by its publisher.
+    fn finish(&mut self, name: String) {
+        self.finished.insert(name);
+        self.update_ladder();
+    }
+
+    fn take_renditions(&mut self, renditions: Vec<Arc<Rendition>>) {
+        self.renditions = renditions;
+        let (renditions, finished) = (&self.renditions, &mut self.finished);
+        finished.retain(|name| renditions.iter().any(|rendition| rendition.name == *name));
+        let current = self.current.iter_mut();
+        for source in current.chain(self.attempt.as_mut().and_then(Attempt::source)) {
+            let now = renditions
+                .iter()
+                .find(|rendition| rendition.name == source.rendition.name);
+            source.update = now.filter(|now| !source.rendition.decodes_as(now)).cloned();
+        }
+        self.update_ladder();
+    }
+
+    fn update_ladder(&mut self) {
+        let rungs = self
+            .renditions
+            .iter()
+            .filter(|rendition| !self.finished.contains(&rendition.name))
+            .map(|rendition| rendition.rung())
+            .collect();
+        self.selector.set_ladder(rungs);
+        self.stale = true;
+    }
+
+    /// The next frame that is due, if there is one.
+    fn ready(&mut self) -> Option<AdaptiveFrame> {
+        loop {
+            let frame = self.ready.pop_front()?;
+            if let Some(cut) = self.cut {
+                if frame.timestamp < cut.key && !frame.keyframe {
+                    // It needs frames of a group that was not received.
+                    continue;
+                }
+                if frame.keyframe && frame.timestamp > cut.key {
+                    self.cut = None;
+                }
+            }
+            let decode_only = self
+                .cut
+                .is_some_and(|cut| cut.shown >= Some(frame.timestamp));
+            if frame.keyframe
+                && let Some(update) = self
+                    .current
+                    .as_mut()
+                    .and_then(|source| source.update.take())
+            {
+                self.show(update);
+            }
+            if !decode_only {
+                let jumped = self
+                    .played
+                    .is_some_and(|played| frame.timestamp + JUMP < played);
+                self.played = if jumped {
+                    Some(frame.timestamp)
+                } else {
+                    self.played.max(Some(frame.timestamp))
+                };
+            }
+            return Some(AdaptiveFrame {
+                frame,
+                rendition: self.shown.clone()?,
+                changed: std::mem::take(&mut self.changed),
+                decode_only,
+            });
+        }
+    }
+
+    fn show(&mut self, rendition: Arc<Rendition>) {
+        if let Some(source) = &mut self.current {
+            source.rendition = rendition.clone();
+        }
+        self.changed |= self.shown.as_ref() != Some(&rendition);
+        self.shown = Some(rendition);
+    }
+
+    /// Goes on with the switch under way; returns until when there is nothing to do, if nothing is to be done.
+    fn step(&mut self, now: Duration) -> Option<Duration> {
+        let Some(attempt) = &mut self.attempt else {
+            return Some(Duration::MAX);
+        };
+        match attempt.handover.step(now) {
+            Step::Wait(until) => Some(until.unwrap_or(Duration::MAX)),
+            Step::Frame(frame) => {
+                self.ready.push_back(frame);
+                None
+            }
+            Step::Cut(frames) => {
+                self.take_over(frames, now);
+                None
+            }
+        }
+    }
+
+    fn take_over(&mut self, frames: Vec<EncodedFrame>, now: Duration) {
+        let Some(Attempt {
+            state: AttemptState::Reading(source),
+            ..
+        }) = self.attempt.take()
+        else {
+            return;
+        };
+        let from = self
+            .current
+            .take()
+            .map(|source| source.rendition.name.clone());
+        info!(to = %source.rendition.name, from = from.as_deref(), "another rendition takes over");
+        source.reader.set_priority(self.config.kind.priority());
+        self.cut = frames.first().map(|frame| Cut {
+            key: frame.timestamp,
+            shown: self.played,
+        });
+        self.ready.extend(frames);
+        let rendition = source.rendition.clone();
+        let first = self.shown.is_none();
+        self.current = Some(*source);
+        self.show(rendition);
+        // Also when it is the same one again: the decoder has not seen what was between.
+        self.changed = true;
+        self.lost = None;
+        self.selector.switched(now);
+        self.status
+            .send_modify(|status| status.switches += u64::from(!first));
+        self.stale = true;
+    }
+
+    /// Asks what to do, and does it.
+    fn decide(&mut self, now: Duration) {
+        let peer = self.broadcast.download_bandwidth();
+        // Between two ticks a report says nothing new, and would count twice.
+        let report = (now >= self.next_tick)
+            .then(|| Some(self.current.as_ref()?.meter.report(now)))
+            .flatten();
+        match self.selector.decide(now, report.as_ref(), peer) {
+            Some(Decision::Switch(name)) => self.begin(&name, now),
+            Some(Decision::Abandon) => self.abandon(),
+            None => self.stale = false,
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+        }
+        self.publish_status(report);
+    }
+
+    /// Begins to switch.
+    fn begin(&mut self, name: &str, now: Duration) {
+        let found = self
+            .renditions
+            .iter()
+            .find(|rendition| rendition.name == name);
+        let Some(rendition) = found.cloned() else {
+            self.selector.failed(now);
+            return;
+        };
+        let patience = Patience {
+            hold: self.config.hold,
+            lag: self
+                .config
+                .max_age
+                .clamp(LAG.0, LAG.1)
+                .max(self.config.hold * 2),
+            decode_only: self.config.decode_only,
+        };
+        let mut handover = Handover::new(patience, self.played);
+        let mut priority = self.config.kind.priority();
+        match &self.current {
+            None => handover.end_old(),
+            Some(_) if self.selector.is_rising() => priority -= 1,
+            Some(source) => source.reader.set_priority(priority - 1),
+        }
+        debug!(
+            to = name,
+            rising = self.selector.is_rising(),
+            "a switch begins"
+        );
+        let (broadcast, wanted) = (self.broadcast.clone(), rendition.clone());
+        let max_age = self.config.max_age;
+        let opening = Box::pin(async move {
+            broadcast
+                .subscribe_with(&wanted.name, &wanted.config, max_age, priority)
+                .await
+        });
+        self.attempt = Some(Attempt {
+            rendition,
+            state: AttemptState::Opening(opening),
+            handover,
+        });
+    }
+
+    /// Gives the switch under way up.
+    fn abandon(&mut self) {
+        self.stale = true;
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        debug!(to = attempt.rendition.name, "the switch is given up");
+        self.ready.extend(attempt.handover.abandon());
+        if let Some(source) = &self.current {
+            source.reader.set_priority(self.config.kind.priority());
+        }
+    }
+
+    /// Whether there is nothing more to be had.
+    fn is_over(&mut self, now: Duration) -> bool {
+        if self.current.is_some() || self.attempt.is_some() {
+            self.idle_since = None;
+            return false;
+        }
+        if self.catalog.is_none() && self.shown.is_some() {
+            return true;
+        }
+        let over = !self.finished.is_empty() && self.selector.ladder().is_empty();
+        if !over {
+            self.idle_since = None;
+            return self.catalog.is_none() && self.selector.ladder().is_empty();
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        now.saturating_sub(since) >= GRACE
+    }
+
+    fn end(&mut self) -> Result<Option<AdaptiveFrame>, AdaptiveError> {
+        if let Some(error) = self.catalog_error.take() {
+            return Err(error.into());
+        }
+        match self.lost.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(None),
+        }
+    }
+
+    fn publish_status(&self, report: Option<DownloadReport>) {
+        let ladder: Vec<_> = self
+            .selector
+            .ladder()
+            .iter()
+            .filter_map(|rung| {
+                let mut all = self.renditions.iter();
+                all.find(|rendition| rendition.name == rung.name).cloned()
+            })
+            .collect();
+        self.status.send_modify(|status| {
+            status.rendition = self.current.as_ref().map(|source| source.rendition.clone());
+            status.switching_to = self.selector.target().map(str::to_owned);
+            status.ladder = ladder;
+            status.report = report.unwrap_or(status.report);
+            status.download_bandwidth = self.broadcast.download_bandwidth();
+        });
+    }
+}
+
+impl Attempt {
+    fn source(&mut self) -> Option<&mut Source> {
+        match &mut self.state {
+            AttemptState::Reading(source) => Some(source),
+            AttemptState::Opening(_) => None,
+        }
+    }
+}
+
+impl Source {
+    fn observe(&mut self, frame: &EncodedFrame, arrival: Duration) {
+        let (timestamp, bytes) = (frame.timestamp, frame.payload.len());
+        self.meter.observe(
+            timestamp,
+            bytes,
+            frame.keyframe,
+            frame.discontinuity,
+            arrival,
+        );
+    }
+}
