@@ -25,6 +25,8 @@ mod ladder;
 mod meter;
 mod reader;
 mod select;
+#[cfg(test)]
+mod simulation;
 
 pub use encoder::EncoderRate;
 pub use ladder::{MediaKind, Rendition};

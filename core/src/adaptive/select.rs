@@ -131,6 +131,7 @@ struct Attempt {
 struct Penalty {
     since: Duration,
     wait: Duration,
+    until: Duration,
 }
 
 impl Selector {
@@ -227,7 +228,9 @@ impl Selector {
             self.current_rate = self.needed(&ladder[index]).or(self.current_rate);
         }
         let report = report.filter(|_| position.is_some());
-        self.learn(now, report);
+        if let Some((index, report)) = position.zip(report) {
+            self.learn(now, &ladder, index, report);
+        }
         if let Some(attempt) = self.attempt.clone() {
             return self.review(now, &attempt, &ladder, report);
         }
@@ -437,20 +440,20 @@ impl Selector {
         }
     }
 
-    /// Notes what the rendition that is watched needs, and that it holds.
-    fn learn(&mut self, now: Duration, report: Option<&DownloadReport>) {
-        let (Some(current), Some(report)) = (&self.current, report) else {
-            return;
-        };
+    /// Notes what the rendition that is watched needs, and that it holds: so would those below it.
+    fn learn(&mut self, now: Duration, ladder: &[Rung], index: usize, report: &DownloadReport) {
         let held = now.saturating_sub(self.since);
         if held >= SETTLE * 2 && report.healthy {
-            let learned = self.learned.entry(current.clone()).or_default();
+            let name = ladder[index].name.clone();
+            let learned = self.learned.entry(name).or_default();
             *learned = learned.max(report.rate as f64);
         }
-        if let Some(penalty) = self.penalties.get(current)
-            && held >= TRUST.max(penalty.wait * 2)
-        {
-            self.penalties.remove(current);
+        for rung in &ladder[..=index] {
+            if let Some(penalty) = self.penalties.get(&rung.name)
+                && held >= TRUST.max(penalty.wait * 2)
+            {
+                self.penalties.remove(&rung.name);
+            }
         }
     }
 
@@ -458,7 +461,11 @@ impl Selector {
         let wait = self.penalties.get(name).map_or(first, |penalty| {
             (penalty.wait * 2).clamp(first, LONGEST_PENALTY)
         });
-        let penalty = Penalty { since: now, wait };
+        let penalty = Penalty {
+            since: now,
+            wait,
+            until: now + wait,
+        };
         self.penalties.insert(name.to_owned(), penalty);
     }
 
@@ -467,14 +474,14 @@ impl Selector {
         if let Some(penalty) = self.penalties.get_mut(name)
             && now.saturating_sub(penalty.since) >= (penalty.wait / 4).max(HOLD)
         {
-            penalty.since = now.saturating_sub(penalty.wait);
+            penalty.until = now;
         }
     }
 
     fn is_barred(&self, name: &str, now: Duration) -> bool {
         self.penalties
             .get(name)
-            .is_some_and(|penalty| now < penalty.since + penalty.wait)
+            .is_some_and(|penalty| now < penalty.until)
     }
 }
 
