@@ -157,6 +157,9 @@ pub enum AdaptiveError {
         /// What there is.
         available: Vec<String>,
     },
+    /// No rendition could be opened.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeTrackError),
     /// The last rendition came to an abrupt end.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -271,8 +274,8 @@ pub struct AdaptiveReader {
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
     current: Option<Source>,
-    /// How the last one ended, if not by the publisher's will.
-    lost: Option<ReadError>,
+    /// Why there is no current one, if not by the publisher's will.
+    lost: Option<AdaptiveError>,
     attempt: Option<Attempt>,
     /// Frames of the rendition that was handed out last, to be handed out next.
     ready: VecDeque<EncodedFrame>,
@@ -326,6 +329,21 @@ impl RemoteBroadcast {
     /// one that the program chooses.
     ///
     /// Waits for the first catalog. Cancel safe.
+    ///
+    /// ```no_run
+    /// # use iroh_live::{Quality, RemoteBroadcast, adaptive::{AdaptiveConfig, AdaptiveError}};
+    /// # async fn watch(broadcast: RemoteBroadcast) -> Result<(), AdaptiveError> {
+    /// let mut reader = broadcast.adaptive(AdaptiveConfig::default()).await?;
+    /// let control = reader.control();
+    /// while let Some(next) = reader.next().await? {
+    ///     if next.changed {
+    ///         println!("now {}", next.rendition.name);
+    ///     }
+    ///     // Decode next.frame; show the picture unless next.decode_only.
+    /// }
+    /// # control.set_quality(Quality::UpTo(360))?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`AdaptiveError::Catalog`], and [`AdaptiveError::NoSuchRendition`] if the first catalog lacks the rendition that
@@ -519,7 +537,7 @@ impl AdaptiveReader {
                 match (ended, name) {
                     (Err(error), _) => {
                         debug!(%error, "the rendition was lost");
-                        self.lost = Some(error);
+                        self.lost = Some(error.into());
                         self.selector.lost(now);
                     }
                     (Ok(_), Some(name)) => self.finish(name),
@@ -539,6 +557,9 @@ impl AdaptiveReader {
             }
             Event::Opened(Err(error)) => {
                 debug!(%error, "the rendition cannot be had");
+                if self.current.is_none() {
+                    self.lost = Some(error.into());
+                }
                 self.selector.failed(now);
                 self.abandon();
             }
@@ -581,7 +602,14 @@ impl AdaptiveReader {
 
     /// A rendition was ended by its publisher.
     fn finish(&mut self, name: String) {
-        self.finished.insert(name);
+        // What the catalog no longer has may come again.
+        if self
+            .renditions
+            .iter()
+            .any(|rendition| rendition.name == name)
+        {
+            self.finished.insert(name);
+        }
         self.update_ladder();
     }
 
@@ -793,24 +821,22 @@ impl AdaptiveReader {
             self.idle_since = None;
             return false;
         }
-        if self.catalog.is_none() && self.shown.is_some() {
-            return true;
+        let nothing = self.selector.ladder().is_empty();
+        if self.catalog.is_none() {
+            return nothing || self.shown.is_some() || self.lost.is_some();
         }
-        let over = !self.finished.is_empty() && self.selector.ladder().is_empty();
-        if !over {
+        if self.finished.is_empty() || !nothing {
             self.idle_since = None;
-            return self.catalog.is_none() && self.selector.ladder().is_empty();
+            return false;
         }
         let since = *self.idle_since.get_or_insert(now);
         now.saturating_sub(since) >= GRACE
     }
 
     fn end(&mut self) -> Result<Option<AdaptiveFrame>, AdaptiveError> {
-        if let Some(error) = self.catalog_error.take() {
-            return Err(error.into());
-        }
-        match self.lost.take() {
-            Some(error) => Err(error.into()),
+        let catalog = self.catalog_error.take().map(AdaptiveError::from);
+        match catalog.or(self.lost.take()) {
+            Some(error) => Err(error),
             None => Ok(None),
         }
     }

@@ -1,0 +1,323 @@
+//! Renditions followed over real connections on the loopback interface.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use iroh_live::{
+    EncodedFrame, Live, LocalBroadcast, Quality, Subscription,
+    adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader},
+    broadcast::{LocalTrack, VideoCodec, VideoConfig},
+    endpoint::EndpointConfig,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+/// Generous: a limit for what hangs, not a measure of speed.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .unwrap_or_else(|_| panic!("timed out: {what}"))
+}
+
+async fn live() -> Live {
+    let endpoint = EndpointConfig::local().bind().await.expect("an endpoint");
+    Live::builder(endpoint).with_router().spawn()
+}
+
+const RENDITIONS: [(&str, u32, usize); 3] =
+    [("low", 180, 200), ("mid", 360, 800), ("high", 720, 2000)];
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Frames from one key frame to the next.
+const GOP: u64 = 25;
+
+fn config(height: u32, size: usize) -> VideoConfig {
+    let mut config = VideoConfig::new(VideoCodec::VP8);
+    config.coded_width = Some(height * 16 / 9);
+    config.coded_height = Some(height);
+    config.bitrate = Some(size as u64 * 8 * 50);
+    config.framerate = Some(50.0);
+    config
+}
+
+/// One picture in three sizes, with a frame every 20 ms that says its number and its size.
+struct Publisher {
+    live: Live,
+    broadcast: LocalBroadcast,
+    tracks: Arc<Mutex<Vec<LocalTrack>>>,
+    stop: CancellationToken,
+    _writing: AbortOnDropHandle<()>,
+}
+
+impl Publisher {
+    async fn new() -> Self {
+        let live = live().await;
+        let broadcast = LocalBroadcast::new();
+        let tracks: Vec<_> = RENDITIONS
+            .iter()
+            .map(|(name, height, size)| {
+                broadcast
+                    .publish_track(*name, config(*height, *size))
+                    .unwrap()
+            })
+            .collect();
+        let tracks = Arc::new(Mutex::new(tracks));
+        live.publish("movie", &broadcast).unwrap();
+        let stop = CancellationToken::new();
+        let (writing, stopped) = (tracks.clone(), stop.clone());
+        let base = LocalBroadcast::now();
+        let task = tokio::spawn(async move {
+            let mut interval = tokio::time::interval(INTERVAL);
+            for n in 0u64.. {
+                tokio::select! {
+                    _ = interval.tick() => {}
+                    () = stopped.cancelled() => return,
+                }
+                for track in writing.lock().unwrap().iter_mut() {
+                    let frame = frame(base, n, track.name());
+                    if frame.keyframe || !track.needs_keyframe() {
+                        track.write(frame).unwrap();
+                    }
+                }
+            }
+        });
+        Self {
+            live,
+            broadcast,
+            tracks,
+            stop,
+            _writing: AbortOnDropHandle::new(task),
+        }
+    }
+
+    async fn viewer(&self) -> (Live, Subscription) {
+        let viewer = live().await;
+        let subscription = soon(
+            "subscribe",
+            viewer.subscribe(self.live.endpoint().addr(), "movie"),
+        )
+        .await
+        .unwrap();
+        (viewer, subscription)
+    }
+
+    /// The renditions that anybody watches.
+    fn watched(&self) -> Vec<String> {
+        let tracks = self.tracks.lock().unwrap();
+        let watched = tracks.iter().filter(|track| track.is_watched());
+        watched.map(|track| track.name().to_owned()).collect()
+    }
+
+    fn take(&self, name: &str) -> LocalTrack {
+        let mut tracks = self.tracks.lock().unwrap();
+        let index = tracks.iter().position(|track| track.name() == name);
+        tracks.remove(index.unwrap())
+    }
+}
+
+fn frame(base: Duration, n: u64, name: &str) -> EncodedFrame {
+    let index = RENDITIONS
+        .iter()
+        .position(|(known, ..)| *known == name)
+        .unwrap();
+    let mut payload = n.to_be_bytes().to_vec();
+    payload.push(index as u8);
+    payload.resize(RENDITIONS[index].2, 0);
+    let timestamp = base + Duration::from_micros(n * INTERVAL.as_micros() as u64);
+    EncodedFrame::new(timestamp, payload, n.is_multiple_of(GOP))
+}
+
+/// Watches, and sees to it that what is shown strictly continues.
+struct Watcher {
+    reader: AdaptiveReader,
+    last: Option<u64>,
+    /// Decoding goes on from this frame.
+    decoded: Option<(u64, u8)>,
+    shown: u64,
+    timestamp: Duration,
+}
+
+impl Watcher {
+    async fn new(subscription: &Subscription, config: AdaptiveConfig) -> Self {
+        let reader = soon("reader", subscription.broadcast().adaptive(config))
+            .await
+            .unwrap();
+        Self {
+            reader,
+            last: None,
+            decoded: None,
+            shown: 0,
+            timestamp: Duration::ZERO,
+        }
+    }
+
+    /// The next frame that is shown; `None` at the end.
+    async fn next(&mut self) -> Option<AdaptiveFrame> {
+        loop {
+            let frame = soon("a frame", self.reader.next()).await.unwrap()?;
+            self.check_decodable(&frame);
+            if frame.decode_only {
+                assert!(Some(number(&frame)) <= self.last, "it was not shown yet");
+                continue;
+            }
+            let number = number(&frame);
+            if let Some(last) = self.last {
+                assert_eq!(number, last + 1, "no frame twice, and none missing");
+                assert!(!frame.frame.discontinuity);
+                assert!(frame.frame.timestamp > self.timestamp);
+            }
+            self.timestamp = frame.frame.timestamp;
+            self.last = Some(number);
+            self.shown += 1;
+            return Some(frame);
+        }
+    }
+
+    /// Each rendition begins with a key frame and says so, and within it no frame is left out.
+    fn check_decodable(&mut self, frame: &AdaptiveFrame) {
+        let (number, index) = (number(frame), frame.frame.payload[8]);
+        assert_eq!(frame.rendition.name, RENDITIONS[usize::from(index)].0);
+        assert_eq!(frame.frame.payload.len(), RENDITIONS[usize::from(index)].2);
+        assert_eq!(frame.frame.keyframe, number.is_multiple_of(GOP));
+        match self.decoded {
+            Some((last, same)) if same == index && !frame.changed => assert_eq!(number, last + 1),
+            _ => assert!(frame.changed && frame.frame.keyframe, "{number} {frame:?}"),
+        }
+        self.decoded = Some((number, index));
+    }
+
+    /// Watches until the rendition of this name is shown, and a little longer.
+    async fn until(&mut self, name: &str) {
+        while self.next().await.expect("more").rendition.name != name {}
+        for _ in 0..GOP {
+            assert_eq!(self.next().await.expect("more").rendition.name, name);
+        }
+    }
+}
+
+fn number(frame: &AdaptiveFrame) -> u64 {
+    u64::from_be_bytes(frame.frame.payload[..8].try_into().unwrap())
+}
+
+fn patient() -> AdaptiveConfig {
+    AdaptiveConfig::default().with_max_age(Duration::from_secs(4))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_switches_up_and_down_without_a_gap() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let config = patient().with_quality(Quality::Lowest);
+    let mut watcher = Watcher::new(&subscription, config).await;
+    let control = watcher.reader.control();
+    watcher.until("low").await;
+    for (quality, name) in [
+        (Quality::Highest, "high"),
+        (Quality::UpTo(400), "mid"),
+        (Quality::Named("high".into()), "high"),
+        (Quality::Lowest, "low"),
+    ] {
+        control.set_quality(quality).unwrap();
+        watcher.until(name).await;
+        let status = control.status().borrow().clone();
+        assert_eq!(status.rendition.unwrap().name, name);
+        // The others are not received any longer.
+        while publisher.watched() != [name] {
+            watcher.next().await;
+        }
+    }
+    let error = control
+        .set_quality(Quality::Named("huge".into()))
+        .unwrap_err();
+    assert!(error.to_string().contains("low, mid, high"), "{error}");
+    assert_eq!(control.quality(), Quality::Lowest);
+    assert_eq!(control.status().borrow().switches, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_room_the_best_is_reached_without_a_gap() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let mut watcher = Watcher::new(&subscription, patient()).await;
+    watcher.until("high").await;
+    let report = watcher.reader.control().status().borrow().report;
+    assert!(report.healthy && report.rate > 0, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendition_that_leaves_is_switched_away_from_without_a_gap() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let best = patient().with_quality(Quality::Highest);
+    let mut watcher = Watcher::new(&subscription, best).await;
+    watcher.until("high").await;
+    // It ends as it should.
+    publisher.take("high").finish().unwrap();
+    watcher.until("mid").await;
+    // It just goes.
+    drop(publisher.take("mid"));
+    watcher.until("low").await;
+    // A better one comes.
+    let (name, height, size) = RENDITIONS[2];
+    let description = config(height, size);
+    let track = publisher
+        .broadcast
+        .publish_track(name, description)
+        .unwrap();
+    publisher.tracks.lock().unwrap().push(track);
+    watcher.until("high").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_broadcast_is_the_end_of_the_stream() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let mut watcher = Watcher::new(&subscription, patient()).await;
+    watcher.until("low").await;
+    publisher.stop.cancel();
+    for track in publisher.tracks.lock().unwrap().iter_mut() {
+        track.finish().unwrap();
+    }
+    publisher.broadcast.finish();
+    while watcher.next().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_vanishes_is_an_error_that_says_so() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let mut watcher = Watcher::new(&subscription, patient()).await;
+    watcher.until("low").await;
+    subscription.session().close(7, "gone");
+    let error = loop {
+        match soon("the end", watcher.reader.next()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("this is no proper end"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(error, AdaptiveError::Catalog(_) | AdaptiveError::Read(_)),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_there_and_renditions_that_cannot_be_played() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let config = patient().with_quality(Quality::Named("huge".into()));
+    let error = soon("reader", subscription.broadcast().adaptive(config))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, AdaptiveError::NoSuchRendition { .. }),
+        "{error}"
+    );
+    let config = patient()
+        .with_quality(Quality::Highest)
+        .with_filter(|rendition| rendition.name != "high");
+    let mut watcher = Watcher::new(&subscription, config).await;
+    watcher.until("mid").await;
+}
