@@ -9,7 +9,7 @@
 
 pub mod adaptive;
 pub mod broadcast;
-mod call;
+pub mod call;
 pub mod endpoint;
 mod live;
 #[cfg(feature = "media")]
@@ -24,12 +24,12 @@ pub mod util;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveReader, Quality};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
-pub use call::{CALL_BROADCAST_NAME, Call, CallError, DisconnectReason};
+pub use call::{CALL_BROADCAST_NAME, Call, CallError};
 pub use iroh;
 pub use live::{FromEnvError, Live, LiveBuilder};
 pub use moq_lite;
 pub use signals::{NetStats, NetworkSignals};
 pub use subscription::{SubscribeError, Subscription};
 pub use ticket::{LiveTicket, ParseTicketError};
-pub use transport::{Moq, MoqSession, Policy};
+pub use transport::{DisconnectReason, IncomingSession, Moq, MoqSession, Policy};
 pub use util::{secret_key_from_env, spawn_signal_producer, spawn_stats_recorder};

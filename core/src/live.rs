@@ -19,11 +19,23 @@ use crate::{
 /// ```no_run
 /// # use iroh_live::{Live, LiveTicket, LocalBroadcast};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// // Simple: from environment, accept incoming connections
 /// let live = Live::from_env().await?.with_router().spawn();
+///
 /// let broadcast = LocalBroadcast::new();
 /// live.publish("my-stream", &broadcast)?;
 /// println!("{}", LiveTicket::new(live.endpoint().addr(), "my-stream"));
 /// # live.shutdown().await;
+/// # Ok(()) }
+/// ```
+///
+/// ```no_run
+/// # use iroh_live::{Live, iroh::Endpoint};
+/// # async fn example(endpoint: Endpoint) -> Result<(), Box<dyn std::error::Error>> {
+/// // With gossip for rooms
+/// let live = Live::from_env().await?.with_router().with_gossip().spawn();
+/// // From an existing endpoint
+/// let live = Live::builder(endpoint).with_router().with_gossip().spawn();
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -31,6 +43,8 @@ pub struct Live {
     endpoint: Endpoint,
     moq: Moq,
     gossip: Option<Gossip>,
+    /// The gossip instance is this one's to shut down.
+    own_gossip: bool,
     router: Option<Router>,
 }
 
@@ -90,11 +104,24 @@ impl Live {
 
     /// Mounts the protocols on a router beside others. For a [`Live`] that was made without
     /// [`with_router`](LiveBuilder::with_router).
+    ///
+    /// A gossip instance that was made elsewhere is left to whoever made it.
+    ///
+    /// ```no_run
+    /// # use iroh_live::{Live, iroh::{Endpoint, protocol::{ProtocolHandler, Router}}};
+    /// # async fn example(live: Live, endpoint: Endpoint, other_handler: impl ProtocolHandler) {
+    /// # let other_protocol = b"other/1";
+    /// // Manual router mounting (when you have other protocols)
+    /// let router = live.register_protocols(Router::builder(endpoint));
+    /// let router = router.accept(other_protocol, other_handler);
+    /// let router = router.spawn();
+    /// # }
+    /// ```
     pub fn register_protocols(&self, mut router: RouterBuilder) -> RouterBuilder {
         for alpn in alpns() {
             router = router.accept(alpn, self.moq.clone());
         }
-        if let Some(gossip) = &self.gossip {
+        if let Some(gossip) = self.gossip.as_ref().filter(|_| self.own_gossip) {
             router = router.accept(iroh_gossip::ALPN, gossip.clone());
         }
         router
@@ -125,7 +152,7 @@ impl Live {
         name: &str,
     ) -> Result<Subscription, SubscribeError> {
         let session = self.moq.connect(remote).await?;
-        let broadcast = session.subscribe(name).await?;
+        let broadcast = session.find(name).await?;
         Ok(Subscription::new(session, broadcast))
     }
 
@@ -146,13 +173,20 @@ impl Live {
 
     /// Ends everything: tells the peers, stops the router, closes the endpoint.
     ///
-    /// Returns when the peers have been told, or a moment later when they do not answer.
+    /// What fails on the way is logged, and the rest goes on. Returns when the peers have been told, or a moment later
+    /// when they do not answer. Safe to call again, also where it was cancelled before.
     pub async fn shutdown(&self) {
         self.moq.shutdown().await;
         if let Some(router) = &self.router
             && let Err(error) = router.shutdown().await
         {
             tracing::warn!(%error, "the router did not stop cleanly");
+        }
+        if let Some(gossip) = self.gossip.as_ref().filter(|_| self.own_gossip)
+            && let Err(error) = gossip.shutdown().await
+        {
+            // As a rule, because the router has done it.
+            tracing::debug!(%error, "gossip was stopped before");
         }
         self.endpoint.close().await;
     }
@@ -186,7 +220,7 @@ impl LiveBuilder {
     /// Starts. Must be called in a tokio runtime.
     pub fn spawn(self) -> Live {
         let moq = Moq::with_policy(self.endpoint.clone(), self.policy);
-        let (gossip, own) = match self.gossip {
+        let (gossip, own_gossip) = match self.gossip {
             GossipChoice::None => (None, false),
             GossipChoice::Own => (Some(Gossip::builder().spawn(self.endpoint.clone())), true),
             GossipChoice::External(gossip) => (Some(gossip), false),
@@ -195,17 +229,12 @@ impl LiveBuilder {
             endpoint: self.endpoint,
             moq,
             gossip,
+            own_gossip,
             router: None,
         };
         if self.router {
-            let mut router = Router::builder(live.endpoint.clone());
-            for alpn in alpns() {
-                router = router.accept(alpn, live.moq.clone());
-            }
-            if let Some(gossip) = live.gossip.clone().filter(|_| own) {
-                router = router.accept(iroh_gossip::ALPN, gossip);
-            }
-            live.router = Some(router.spawn());
+            let router = Router::builder(live.endpoint.clone());
+            live.router = Some(live.register_protocols(router).spawn());
         }
         live
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use iroh::endpoint::Connection;
+use moq_lite::bandwidth;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span};
@@ -26,6 +27,13 @@ pub struct NetworkSignals {
     /// What can be sent, bits per second: the congestion controller's own estimate where it has one, else its window
     /// over the round-trip time.
     pub available_bandwidth: u64,
+    /// What the peer says that it can send to this side, bits per second: the same estimate of its own congestion
+    /// controller.
+    ///
+    /// `None` where the peer's version of MoQ does not carry it, where its controller makes no such estimate, and from
+    /// [`spawn_signal_producer`], which knows of QUIC alone. An idle path is not explored: the figure may lie far below
+    /// what there is.
+    pub download_bandwidth: Option<u64>,
     /// What was received in the interval, bits per second.
     pub receive_rate: u64,
     /// Congestion events since the connection began; never falls, also when the path changes.
@@ -49,15 +57,18 @@ pub struct Sample {
     pub at: Duration,
     /// The path in use.
     pub path: PathInfo,
+    /// What the peer says that it can send, bits per second.
+    pub download_bandwidth: Option<u64>,
     /// Bytes received on all paths.
     pub received_bytes: u64,
 }
 
 impl Sample {
-    fn of(connection: &Connection, at: Duration) -> Self {
+    fn of(connection: &Connection, download: Option<&bandwidth::Consumer>, at: Duration) -> Self {
         Self {
             at,
             path: PathInfo::of(connection),
+            download_bandwidth: download.and_then(|rate| Some(rate.peek()?.as_bps())),
             received_bytes: connection.stats().udp_rx.bytes,
         }
     }
@@ -70,6 +81,7 @@ impl SignalMeter {
         let mut signals = NetworkSignals {
             rtt: path.rtt,
             available_bandwidth: path.rate.unwrap_or_else(|| window_rate(path)),
+            download_bandwidth: sample.download_bandwidth,
             path: path.kind,
             ..NetworkSignals::default()
         };
@@ -109,16 +121,53 @@ fn window_rate(path: &PathInfo) -> u64 {
 
 /// Takes signals of a connection every [`INTERVAL`] until it ends or `shutdown` is cancelled.
 ///
-/// Must be called in a tokio runtime.
+/// Must be called in a tokio runtime. [`MoqSession::signals`](crate::MoqSession::signals) knows more.
+///
+/// ```no_run
+/// # use iroh_live::{MoqSession, util::spawn_signal_producer};
+/// # use tokio_util::sync::CancellationToken;
+/// # async fn example(session: MoqSession) -> Result<(), Box<dyn std::error::Error>> {
+/// let shutdown = CancellationToken::new();
+/// let mut signals = spawn_signal_producer(session.connection(), shutdown.clone());
+/// signals.changed().await?;
+/// println!("{:?}", signals.borrow().rtt);
+/// shutdown.cancel();
+/// # Ok(()) }
+/// ```
 pub fn spawn_signal_producer(
     connection: &Connection,
     shutdown: CancellationToken,
 ) -> watch::Receiver<NetworkSignals> {
     let (sender, receiver) = watch::channel(NetworkSignals::default());
-    spawn_sampler(connection, shutdown, move |_, signals| {
+    spawn_sampler(connection, None, shutdown, move |_, signals| {
         sender.send_replace(signals);
     });
     receiver
+}
+
+/// What is measured of a session.
+#[derive(Debug)]
+pub(crate) struct Sampled {
+    pub(crate) signals: watch::Receiver<NetworkSignals>,
+    pub(crate) stats: NetStats,
+}
+
+impl Sampled {
+    /// Begins to measure, until the session ends.
+    pub(crate) fn spawn(
+        connection: &Connection,
+        download: Option<bandwidth::Consumer>,
+        ended: CancellationToken,
+    ) -> Self {
+        let (sender, signals) = watch::channel(NetworkSignals::default());
+        let stats = NetStats::new();
+        let record = stats.clone();
+        spawn_sampler(connection, download, ended, move |sample, signals| {
+            record.record(sample, signals);
+            sender.send_replace(signals);
+        });
+        Self { signals, stats }
+    }
 }
 
 /// What is known of a connection, for a display. Cheap to clone; clones show the same.
@@ -166,19 +215,30 @@ impl NetStats {
 
 /// Records statistics of a connection every [`INTERVAL`] until it ends or `shutdown` is cancelled.
 ///
-/// Must be called in a tokio runtime.
+/// Must be called in a tokio runtime. A [`Subscription`](crate::Subscription) does so by itself.
+///
+/// ```no_run
+/// # use iroh_live::{NetStats, iroh::endpoint::Connection, util::spawn_stats_recorder};
+/// # use tokio_util::sync::CancellationToken;
+/// # async fn example(connection: Connection) {
+/// let (stats, shutdown) = (NetStats::new(), CancellationToken::new());
+/// spawn_stats_recorder(&connection, stats.clone(), shutdown.clone());
+/// println!("{:?}", stats.snapshot().path);
+/// # }
+/// ```
 pub fn spawn_stats_recorder(
     connection: &Connection,
     net_stats: NetStats,
     shutdown: CancellationToken,
 ) {
-    spawn_sampler(connection, shutdown, move |sample, signals| {
+    spawn_sampler(connection, None, shutdown, move |sample, signals| {
         net_stats.record(sample, signals);
     });
 }
 
 fn spawn_sampler(
     connection: &Connection,
+    download: Option<bandwidth::Consumer>,
     shutdown: CancellationToken,
     mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
 ) {
@@ -201,7 +261,7 @@ fn spawn_sampler(
             if connection.close_reason().is_some() {
                 return;
             }
-            let sample = Sample::of(&connection, start.elapsed());
+            let sample = Sample::of(&connection, download.as_ref(), start.elapsed());
             let signals = meter.sample(sample.clone());
             take(&sample, signals);
         }
@@ -225,6 +285,7 @@ mod tests {
         Sample {
             at: Duration::from_millis(ms),
             path,
+            download_bandwidth: None,
             received_bytes: received,
         }
     }

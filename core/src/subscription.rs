@@ -4,8 +4,8 @@ use tokio::sync::watch;
 
 use crate::{
     broadcast::RemoteBroadcast,
-    signals::{NetStats, NetworkSignals, spawn_signal_producer, spawn_stats_recorder},
-    transport::{self, ConnectError, MoqSession},
+    signals::{NetStats, NetworkSignals},
+    transport::{self, ConnectError, MoqSession, SessionUse},
 };
 
 /// A subscription could not be made.
@@ -22,25 +22,38 @@ pub enum SubscribeError {
 
 /// A broadcast of a peer, with the session that carries it.
 ///
-/// Signals and statistics are taken until the session ends.
+/// Signals and statistics are taken until the session ends. The session stays when this is dropped.
+///
+/// ```no_run
+/// # async fn example(live: iroh_live::Live, remote_addr: iroh_live::iroh::EndpointAddr)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let sub = live.subscribe(remote_addr, "stream").await?;
+/// // Access components
+/// sub.session(); // &MoqSession
+/// sub.broadcast(); // &RemoteBroadcast
+/// sub.signals(); // &watch::Receiver<NetworkSignals>
+/// // Decompose
+/// let (session, broadcast, signals) = sub.into_parts();
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Subscription {
     session: MoqSession,
     broadcast: RemoteBroadcast,
     signals: watch::Receiver<NetworkSignals>,
     stats: NetStats,
+    /// The end of a call on the same session does not end this.
+    _use: SessionUse,
 }
 
 impl Subscription {
     pub(crate) fn new(session: MoqSession, broadcast: RemoteBroadcast) -> Self {
-        let shutdown = session.ended();
-        let stats = NetStats::new();
-        spawn_stats_recorder(session.connection(), stats.clone(), shutdown.clone());
         Self {
-            signals: spawn_signal_producer(session.connection(), shutdown),
+            signals: session.signals(),
+            stats: session.stats(),
+            _use: session.hold(),
             session,
             broadcast,
-            stats,
         }
     }
 
@@ -66,6 +79,8 @@ impl Subscription {
 
     /// Takes it apart.
     pub fn into_parts(self) -> (MoqSession, RemoteBroadcast, watch::Receiver<NetworkSignals>) {
+        // Nobody says any more when it is over.
+        self.session.keep();
         (self.session, self.broadcast, self.signals)
     }
 }

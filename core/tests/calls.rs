@@ -1,36 +1,18 @@
 //! Calls, access and signals over the loopback interface.
 
-use std::{collections::HashSet, future::Future, time::Duration};
+mod common;
 
+use std::time::Duration;
+
+use common::{addr, guarded, live, media, soon};
 use iroh_live::{
-    Call, CallError, DisconnectReason, EncodedFrame, Live, LocalBroadcast, Policy,
+    Call, CallError, DisconnectReason, EncodedFrame, Live, Policy,
     broadcast::{VideoCodec, VideoConfig},
+    call::Decline,
     endpoint::EndpointConfig,
     iroh::protocol::Router,
-    transport::{ConnectError, PathKind},
+    transport::{PathKind, close_code},
 };
-use tokio::sync::watch;
-
-/// Generous: a limit for what hangs, not a measure of speed.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .unwrap_or_else(|_| panic!("timed out: {what}"))
-}
-
-async fn live(policy: Policy) -> Live {
-    let endpoint = EndpointConfig::local().bind().await.expect("an endpoint");
-    Live::builder(endpoint).policy(policy).with_router().spawn()
-}
-
-/// A broadcast with one track that says who speaks.
-fn media(name: &str) -> (LocalBroadcast, iroh_live::broadcast::LocalTrack) {
-    let broadcast = LocalBroadcast::new();
-    let track = broadcast
-        .publish_track(name, VideoConfig::new(VideoCodec::VP8))
-        .unwrap();
-    (broadcast, track)
-}
 
 async fn tracks_of(call: &Call) -> Vec<String> {
     let mut catalog = soon("catalog", call.remote().catalog()).await.unwrap();
@@ -46,7 +28,7 @@ async fn both_sides(dialer: &Live, acceptor: &Live) -> (Call, Call) {
         let session = incoming.recv().await.unwrap();
         Call::accept(session, theirs).await
     };
-    let dialing = Call::dial(dialer, acceptor.endpoint().addr(), mine);
+    let dialing = Call::dial(dialer, addr(acceptor), mine);
     let (dialed, accepted) = soon("call", async { tokio::join!(dialing, accepting) }).await;
     let calls = (dialed.unwrap(), accepted.unwrap());
     assert_eq!(tracks_of(&calls.0).await, ["acceptor"]);
@@ -57,7 +39,7 @@ async fn both_sides(dialer: &Live, acceptor: &Live) -> (Call, Call) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_of_a_call_see_each_other_and_hear_its_end() {
-    let (a, b) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
+    let (a, b) = (live().await, live().await);
     let (dialed, accepted) = both_sides(&a, &b).await;
     let mut signals = dialed.signals();
     soon("signals", signals.wait_for(|s| s.path == PathKind::Direct))
@@ -76,8 +58,8 @@ async fn both_sides_of_a_call_see_each_other_and_hear_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_can_talk_to_two_at_once() {
-    let (a, b) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
-    let c = live(Policy::Everyone).await;
+    let (a, b) = (live().await, live().await);
+    let c = live().await;
     let (with_b, _b) = both_sides(&a, &b).await;
     let (with_c, _c) = both_sides(&a, &c).await;
     with_b.close();
@@ -87,7 +69,7 @@ async fn one_can_talk_to_two_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shutting_down_ends_a_call_for_the_other_side() {
-    let (a, b) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
+    let (a, b) = (live().await, live().await);
     let (dialed, _accepted) = both_sides(&a, &b).await;
     soon("shutdown", b.shutdown()).await;
     assert_eq!(
@@ -97,42 +79,16 @@ async fn shutting_down_ends_a_call_for_the_other_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_not_on_the_list_is_told_so_until_he_is() {
-    let (allowed, list) = watch::channel(HashSet::new());
-    let (guarded, guest) = (live(Policy::Only(list)).await, live(Policy::Everyone).await);
-    let address = guarded.endpoint().addr();
-    // The refusal can come before or after the handshake is done on this side.
-    match soon("refusal", guest.transport().connect(address.clone())).await {
-        Err(error) => assert!(matches!(error, ConnectError::Refused), "{error}"),
-        Ok(session) => {
-            let closed = soon("refusal", session.closed()).await;
-            assert!(closed.to_string().contains("not allowed"), "{closed}");
-        }
-    }
-    allowed.send_modify(|list| {
-        list.insert(guest.endpoint().id());
-    });
-    let session = soon("session", guest.transport().connect(address))
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(session.is_alive());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn of_a_broadcast_that_one_may_not_watch_one_learns_nothing() {
     let policy = Policy::ask(|_, name| name != Some("secret"));
-    let (publisher, viewer) = (live(policy).await, live(Policy::Everyone).await);
+    let (publisher, viewer) = (guarded(policy).await, live().await);
     let (secret, _secret) = media("secret");
     let (open, _open) = media("open");
     publisher.publish("secret", &secret).unwrap();
     publisher.publish("open", &open).unwrap();
-    let session = soon(
-        "session",
-        viewer.transport().connect(publisher.endpoint().addr()),
-    )
-    .await
-    .unwrap();
+    let session = soon("session", viewer.transport().connect(addr(&publisher)))
+        .await
+        .unwrap();
     soon("open", session.subscribe("open")).await.unwrap();
     assert_eq!(session.offered(), ["open"]);
     let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("secret"));
@@ -140,16 +96,241 @@ async fn of_a_broadcast_that_one_may_not_watch_one_learns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_to_somebody_who_is_away_fails_or_waits() {
-    let (a, gone) = (live(Policy::Everyone).await, live(Policy::Everyone).await);
-    let address = gone.endpoint().addr();
+async fn a_call_to_somebody_who_is_away_says_so() {
+    let (a, gone) = (live().await, live().await);
+    let address = addr(&gone);
     soon("shutdown", gone.shutdown()).await;
     let (mine, _track) = media("dialer");
-    let dialing =
-        tokio::time::timeout(Duration::from_secs(40), Call::dial(&a, address, mine)).await;
-    if let Ok(result) = dialing {
-        assert!(matches!(result.unwrap_err(), CallError::Connect(_)));
+    // As long as QUIC tries.
+    let dialing = Call::dial(&a, address, mine);
+    let result = tokio::time::timeout(Duration::from_secs(60), dialing).await;
+    let error = result.expect("it gives up").unwrap_err();
+    assert!(matches!(error, CallError::Away(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_refused_or_meets_a_busy_peer_says_so() {
+    let refusing = guarded(Policy::ask(|_, _| false)).await;
+    let caller = live().await;
+    let dial = |to: &Live| {
+        let (to, caller) = (addr(to), caller.clone());
+        async move {
+            let (mine, _track) = media("dialer");
+            soon("call", Call::dial(&caller, to, mine)).await
+        }
+    };
+    let error = dial(&refusing).await.unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
+
+    // The one who is called may say it when the session is there, or before.
+    let called = live().await;
+    for screened in [false, true] {
+        for code in [close_code::REFUSED, close_code::BUSY] {
+            let mut incoming = called.transport().incoming();
+            let mut screen = screened.then(|| called.transport().screen());
+            let declining = async {
+                match &mut screen {
+                    Some(screen) => {
+                        let session = screen.next().await.unwrap();
+                        session.reject(code, "in a call");
+                    }
+                    None => incoming.recv().await.unwrap().close(code, "in a call"),
+                }
+            };
+            let (error, ()) = tokio::join!(dial(&called), soon("incoming", declining));
+            match error.unwrap_err() {
+                CallError::Refused { reason } if code == close_code::REFUSED => {
+                    assert_eq!(reason, "in a call");
+                }
+                CallError::Busy { reason } if code == close_code::BUSY => {
+                    assert_eq!(reason, "in a call");
+                }
+                error => panic!("{error}"),
+            }
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_call_each_other_at_once_they_are_in_one_call() {
+    for round in 0..10_u64 {
+        let (a, b) = (live().await, live().await);
+        let (of_a, _a) = media("a");
+        let (of_b, _b) = media("b");
+        let calls = async {
+            tokio::join!(Call::dial(&a, addr(&b), of_a), async {
+                tokio::time::sleep(Duration::from_micros(round % 5 * 600)).await;
+                Call::dial(&b, addr(&a), of_b).await
+            })
+        };
+        let (at_a, at_b) = soon("calls", calls).await;
+        let (at_a, at_b) = (at_a.unwrap(), at_b.unwrap());
+        assert_eq!(tracks_of(&at_a).await, ["b"], "round {round}");
+        assert_eq!(tracks_of(&at_b).await, ["a"], "round {round}");
+        at_a.close();
+        assert_eq!(
+            soon("end", at_b.closed()).await,
+            DisconnectReason::RemoteClose
+        );
+        tokio::join!(a.shutdown(), b.shutdown());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_one_call_with_a_peer_at_a_time() {
+    let (a, b) = (live().await, live().await);
+    let (dialed, accepted) = both_sides(&a, &b).await;
+    let (again, _track) = media("again");
+    let error = soon("second", Call::dial(&a, addr(&b), again.clone()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::InCall), "{error}");
+    assert!(dialed.session().is_alive() && accepted.session().is_alive());
+    // And the next one when the first is over.
+    drop(accepted);
+    assert_eq!(
+        soon("end", dialed.closed()).await,
+        DisconnectReason::RemoteClose
+    );
+    both_sides(&a, &b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_call_leaves_what_else_the_session_carries() {
+    let (a, b) = (live().await, live().await);
+    let (movie, mut track) = media("movie");
+    b.publish("movie", &movie).unwrap();
+    let mut incoming = b.transport().incoming();
+    let watching = soon("subscribe", a.subscribe(addr(&b), "movie"))
+        .await
+        .unwrap();
+    let session = soon("session", incoming.recv()).await.unwrap();
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let mut reader = soon(
+        "reader",
+        watching
+            .broadcast()
+            .subscribe("movie", &config, Duration::ZERO),
+    )
+    .await
+    .unwrap();
+    for who_ends in ["dialer", "acceptor"] {
+        let (of_a, _a) = media("a");
+        let (of_b, _b) = media("b");
+        let (dialed, accepted) = soon("call", async {
+            tokio::join!(
+                Call::dial(&a, addr(&b), of_a),
+                Call::accept(session.clone(), of_b)
+            )
+        })
+        .await;
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+        assert_eq!(
+            dialed.session().connection().stable_id(),
+            watching.session().connection().stable_id()
+        );
+        let (ends, hears) = match who_ends {
+            "dialer" => (&dialed, &accepted),
+            _ => (&accepted, &dialed),
+        };
+        ends.close();
+        assert_eq!(
+            soon("end", ends.closed()).await,
+            DisconnectReason::LocalClose
+        );
+        assert_eq!(
+            soon("end", hears.closed()).await,
+            DisconnectReason::RemoteClose
+        );
+    }
+    track
+        .write(EncodedFrame::new(
+            Duration::from_secs(1),
+            &b"frame"[..],
+            true,
+        ))
+        .unwrap();
+    assert!(soon("frame", reader.next()).await.unwrap().is_some());
+    assert!(watching.session().is_alive() && session.is_alive());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_ring_and_are_answered_or_declined_whatever_the_session_carries() {
+    let (a, b) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    b.publish("movie", &movie).unwrap();
+    let mut calls = Call::incoming(&b);
+    // On a session of its own first, then on one that carries more.
+    let mut watching = None;
+    for shared in [false, true] {
+        if shared {
+            let sub = soon("subscribe", a.subscribe(addr(&b), "movie")).await;
+            watching = Some(sub.unwrap());
+        }
+        for how in [Decline::Busy, Decline::Refuse] {
+            let (mine, _a) = media("dialer");
+            let declining = async {
+                let call = calls.next().await.unwrap();
+                assert_eq!(call.remote_id(), a.endpoint().id());
+                call.decline(how, "no");
+            };
+            let dialing = Call::dial(&a, addr(&b), mine);
+            let (error, ()) = soon("decline", async { tokio::join!(dialing, declining) }).await;
+            match (how, error.unwrap_err()) {
+                (Decline::Busy, CallError::Busy { .. })
+                | (Decline::Refuse, CallError::Refused { .. }) => {}
+                (_, error) => panic!("{error}"),
+            }
+        }
+        // The next call rings again, and can be hung up before it is answered.
+        let (mine, _a) = media("dialer");
+        let ringing = {
+            let dialing = Call::dial(&a, addr(&b), mine.clone());
+            tokio::pin!(dialing);
+            tokio::select! {
+                call = soon("ring", calls.next()) => call.unwrap(),
+                _ = &mut dialing => panic!("nobody has answered"),
+            }
+        };
+        soon("hung up", ringing.gave_up()).await;
+        let (theirs, _b) = media("acceptor");
+        let accepting = async { calls.next().await.unwrap().accept(theirs).await };
+        let dialing = Call::dial(&a, addr(&b), mine);
+        let (dialed, accepted) = soon("call", async { tokio::join!(dialing, accepting) }).await;
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+        accepted.close();
+        assert_eq!(
+            soon("end", dialed.closed()).await,
+            DisconnectReason::RemoteClose
+        );
+        assert!(dialed.has_ended() && accepted.has_ended());
+    }
+    assert!(watching.unwrap().session().is_alive());
+    b.shutdown().await;
+    assert!(soon("the end", calls.next()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hanging_up_before_the_answer_is_heard() {
+    let (a, b) = (live().await, live().await);
+    let mut incoming = b.transport().incoming();
+    let (mine, _track) = media("dialer");
+    let session = {
+        let dialing = Call::dial(&a, addr(&b), mine);
+        tokio::pin!(dialing);
+        tokio::select! {
+            session = soon("session", incoming.recv()) => session.unwrap(),
+            _ = &mut dialing => panic!("nobody has answered"),
+        }
+    };
+    let (theirs, _track) = media("acceptor");
+    let error = soon("hung up", Call::accept(session, theirs))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, CallError::Ended(_) | CallError::Publish(_)),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,7 +342,7 @@ async fn protocols_are_mounted_beside_others() {
         .spawn();
     let (broadcast, mut track) = media("video_0");
     publisher.publish("movie", &broadcast).unwrap();
-    let viewer = live(Policy::Everyone).await;
+    let viewer = live().await;
     let subscription = soon(
         "subscribe",
         viewer.subscribe(router.endpoint().addr(), "movie"),

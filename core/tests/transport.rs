@@ -1,29 +1,14 @@
 //! Broadcasts over real connections on the loopback interface.
 
-use std::{future::Future, time::Duration};
+mod common;
 
+use std::time::Duration;
+
+use common::{addr, live, soon};
 use iroh_live::{
-    EncodedFrame, Live, LocalBroadcast, RemoteBroadcast, TrackConfig,
+    EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig,
     broadcast::{AudioCodec, AudioConfig, EncodedReader, VideoCodec, VideoConfig},
-    endpoint::EndpointConfig,
-    iroh::EndpointAddr,
 };
-
-/// Generous: a limit for what hangs, not a measure of speed.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .unwrap_or_else(|_| panic!("timed out: {what}"))
-}
-
-async fn live() -> Live {
-    let endpoint = EndpointConfig::local().bind().await.expect("an endpoint");
-    Live::builder(endpoint).with_router().spawn()
-}
-
-fn addr(live: &Live) -> EndpointAddr {
-    live.endpoint().addr()
-}
 
 fn vp8() -> TrackConfig {
     VideoConfig::new(VideoCodec::VP8).into()

@@ -1,17 +1,31 @@
 //! The transport: iroh connections as MoQ sessions, one with each peer.
 
+mod error;
+mod incoming;
 mod moq;
 mod path;
+mod peer;
 mod policy;
 mod quic;
+mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+pub use error::{
+    AcceptSessionError, ConnectError, DisconnectReason, PublishError, SubscribeError, close_code,
+};
+pub(crate) use error::{close_code_of, close_reason};
+pub use incoming::{IncomingSession, IncomingSessions};
 use iroh::endpoint::QuicTransportConfig;
-pub use moq::{ConnectError, Moq, MoqSession, PublishError, SubscribeError, close_code};
+pub use moq::Moq;
 use noq_proto::congestion::Bbr3Config;
-pub use path::{PathInfo, PathKind};
+pub use path::{PathChange, PathChanges, PathInfo, PathKind};
 pub use policy::{Ask, Policy};
+pub use session::MoqSession;
+pub(crate) use session::SessionUse;
 
 /// The ALPNs that are offered and accepted, newest first.
 pub fn alpns() -> impl Iterator<Item = &'static [u8]> {
@@ -36,4 +50,8 @@ pub fn quic_config() -> QuicTransportConfig {
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
         .congestion_controller_factory(Arc::new(Bbr3Config::default()))
         .build()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

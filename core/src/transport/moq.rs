@@ -1,35 +1,41 @@
 //! The sessions with all peers.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
-    endpoint::{ConnectOptions, Connection, ConnectionError},
+    endpoint::{ConnectOptions, Connection},
     protocol::{AcceptError, ProtocolHandler},
 };
-use moq_lite::{Client, Hop, Server, origin};
-use tokio::sync::{Mutex as AsyncMutex, broadcast, watch};
+use moq_lite::{Client, Server, SessionError};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
-use super::{PathInfo, Policy, alpns, quic::QuicSession};
-use crate::broadcast::{LocalBroadcast, RETENTION, RemoteBroadcast, pool};
-
-/// Application close codes that tell a peer why a session ended.
-pub mod close_code {
-    /// The normal end.
-    pub const DONE: u32 = 0;
-    /// The peer may not connect.
-    pub const REFUSED: u32 = 0x100;
-}
+use super::{
+    AcceptSessionError, ConnectError, IncomingSession, IncomingSessions, MoqSession, Policy,
+    PublishError, alpns, close_code,
+    incoming::{Decision, MAX_WAITING, Question},
+    lock,
+    peer::{Peer, Turn},
+    quic::QuicSession,
+    session::{Origins, valid_name},
+};
+use crate::broadcast::LocalBroadcast;
 
 /// A peer that has connected must speak MoQ within this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer that was dialled may think about whether it lets this side in.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the end of a session waits for what was written to be delivered.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
@@ -45,11 +51,18 @@ struct Inner {
     policy: Policy,
     /// What this machine publishes, to all who may watch it.
     published: Mutex<HashMap<String, Publication>>,
-    peers: Mutex<HashMap<EndpointId, Slot>>,
+    peers: Mutex<HashMap<EndpointId, Arc<Peer>>>,
+    /// Counts the connections that come in.
+    connections: AtomicU64,
     /// Every session that is alive, for shutting down and for counting.
     sessions: watch::Sender<Vec<MoqSession>>,
     events: broadcast::Sender<MoqSession>,
+    /// Where to ask about sessions that peers begin.
+    screen: Mutex<Option<mpsc::Sender<IncomingSession>>>,
     tasks: TaskTracker,
+    /// Nothing new begins.
+    stopping: CancellationToken,
+    /// Nothing goes on.
     shutdown: CancellationToken,
 }
 
@@ -60,75 +73,12 @@ struct Publication {
     stop: CancellationToken,
 }
 
-/// The session with one peer. Locked while it is being made, so that nobody makes a second one.
-type Slot = Arc<AsyncMutex<Option<MoqSession>>>;
-
 impl std::fmt::Debug for Moq {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Moq")
             .field("endpoint", &self.inner.endpoint.id())
             .finish_non_exhaustive()
     }
-}
-
-/// A broadcast could not be published.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// MoQ names are paths: not empty, no part that is `*` or `**`, at most 32 parts.
-    #[error("{name:?} cannot be a broadcast's name: {source}")]
-    Name {
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        source: moq_lite::Error,
-    },
-    /// The transport was shut down.
-    #[error("the transport is shut down")]
-    Shutdown,
-}
-
-/// A session with a peer could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The peer could not be reached: it is away, or there is no path to it.
-    #[error("the peer cannot be reached: {0}")]
-    Unreachable(#[source] iroh::endpoint::ConnectWithOptsError),
-    /// The connection could not be completed.
-    #[error("the connection failed: {0}")]
-    Connecting(#[source] iroh::endpoint::ConnectingError),
-    /// The peer took the connection and speaks no version of MoQ that is known here.
-    #[error("the peer does not speak MoQ as it should: {0}")]
-    Handshake(#[source] moq_lite::Error),
-    /// The peer took the connection and then said nothing.
-    #[error("the peer took the connection, but did not answer within {}", humantime(.0))]
-    Timeout(Duration),
-    /// The peer does not let us connect.
-    #[error("the peer refused the connection: ask it for access")]
-    Refused,
-    /// The transport was shut down.
-    #[error("the transport is shut down")]
-    Shutdown,
-}
-
-fn humantime(duration: &Duration) -> String {
-    format!("{} s", duration.as_secs())
-}
-
-/// A broadcast could not be had from a peer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// The peer has no broadcast of that name.
-    #[error("the peer has no broadcast named {0:?}")]
-    NotFound(String),
-    /// The peer does not let us watch it.
-    #[error("the peer refused access to the broadcast {0:?}")]
-    Refused(String),
-    /// The session ended.
-    #[error("the session ended: {0}")]
-    Session(#[source] moq_lite::Error),
 }
 
 impl Moq {
@@ -147,11 +97,17 @@ impl Moq {
             policy,
             published: Mutex::default(),
             peers: Mutex::default(),
+            connections: AtomicU64::new(1),
             sessions: watch::Sender::default(),
             events: broadcast::Sender::new(64),
+            screen: Mutex::default(),
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
             shutdown: CancellationToken::new(),
         });
+        if let Policy::Only(list) = &inner.policy {
+            inner.follow(list.clone());
+        }
         Self { inner }
     }
 
@@ -172,18 +128,18 @@ impl Moq {
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
         let name = name.into();
-        if self.inner.shutdown.is_cancelled() {
-            return Err(PublishError::Shutdown);
-        }
         valid_name(&name)?;
         let publication = Publication {
             broadcast: broadcast.consume(),
             stop: self.inner.shutdown.child_token(),
         };
         let mut published = lock(&self.inner.published);
+        if self.inner.stopping.is_cancelled() {
+            return Err(PublishError::Shutdown);
+        }
         // Under the lock, as a session that begins offers what it finds here.
         for session in &*self.inner.sessions.borrow() {
-            self.offer(session, &name, &publication);
+            self.inner.offer(session, &name, &publication);
         }
         let (moq, forgotten) = (Arc::downgrade(&self.inner), name.clone());
         let (consumer, stop) = (broadcast.consume(), publication.stop.clone());
@@ -205,19 +161,6 @@ impl Moq {
         Ok(())
     }
 
-    /// Lets the peer of a session see a broadcast, if it may.
-    fn offer(&self, session: &MoqSession, name: &str, publication: &Publication) {
-        if !self.inner.policy.may_watch(session.remote_id(), name) {
-            return;
-        }
-        session.offer(
-            name,
-            publication.broadcast.clone(),
-            &publication.stop,
-            &self.inner.tasks,
-        );
-    }
-
     /// Takes back what was published under `name`. Viewers that have begun go on until the broadcast ends.
     pub fn unpublish(&self, name: &str) {
         if let Some(publication) = lock(&self.inner.published).remove(name) {
@@ -227,8 +170,11 @@ impl Moq {
 
     /// The session with a peer: the one that is there, whichever side began it, or a new one.
     ///
-    /// However many ask at once, one connection is made. Cancel safe: dropping the future of the one who makes it leaves
-    /// the work to the next.
+    /// However many ask at once there is one session, and when both sides dial at the same time they end with the same
+    /// one. A peer that was started anew, and dials before its old session here has timed out, replaces it at once; only
+    /// where two processes share one key can there be two sessions with a peer, and the newer one is given. A session is handed out when the peer has let this side in, which may take a person's decision there; put a
+    /// time limit around it where that is not wanted. Cancel safe: dropping the future of the one who dials leaves the
+    /// work to the next.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -242,24 +188,46 @@ impl Moq {
     }
 
     async fn connect_to(&self, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
-        let slot = self.slot(addr.id);
-        let mut slot = slot.lock().await;
-        if let Some(session) = &*slot
-            && session.is_alive()
-        {
-            return Ok(session.clone());
+        let peer = self.peer(addr.id);
+        tokio::select! {
+            biased;
+            () = self.inner.stopping.cancelled() => Err(ConnectError::Shutdown),
+            session = peer.session() => Ok(session),
+            dialed = self.dial(&peer, addr) => dialed,
         }
-        if self.inner.shutdown.is_cancelled() {
-            return Err(ConnectError::Shutdown);
-        }
-        let session = self.dial(addr).await?;
-        *slot = Some(session.clone());
-        Ok(session)
     }
 
-    /// Sessions that peers begin, from now on.
+    /// Sessions that peers begin and that were let in, from now on.
     pub fn incoming(&self) -> broadcast::Receiver<MoqSession> {
         self.inner.events.subscribe()
+    }
+
+    /// From now on, asks about each session that a peer begins before the peer is told anything.
+    ///
+    /// Whom the [`Policy`] refuses is not asked about; neither is a peer that this side dials at the same moment, which
+    /// is let in. Calling it again takes over from who called it before.
+    ///
+    /// ```no_run
+    /// # use iroh_live::{Moq, transport::close_code};
+    /// # async fn example(moq: Moq, is_friend: impl Fn(iroh_live::iroh::EndpointId) -> bool) {
+    /// let mut incoming = moq.screen();
+    /// while let Some(session) = incoming.next().await {
+    ///     if is_friend(session.remote_id()) {
+    ///         if let Ok(session) = session.accept().await {
+    ///             println!("{} is here", session.remote_id());
+    ///         }
+    ///     } else {
+    ///         session.reject(close_code::REFUSED, "friends only");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn screen(&self) -> IncomingSessions {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        let mut screen = lock(&self.inner.screen);
+        // After a shutdown there is nobody to ask about.
+        *screen = (!self.inner.stopping.is_cancelled()).then_some(sender);
+        IncomingSessions { receiver }
     }
 
     /// The sessions that are alive, as they change.
@@ -267,14 +235,25 @@ impl Moq {
         self.inner.sessions.subscribe()
     }
 
-    /// Ends all sessions, giving them a moment to deliver what was written, and all publications.
+    /// Ends all sessions, giving them a moment to deliver what was written, and all publications. Nothing new begins.
+    ///
+    /// Safe to call again, and to be cancelled and called again.
     pub async fn shutdown(&self) {
-        let sessions = self.inner.sessions.send_replace(Vec::new());
+        let sessions = {
+            // A session that begins looks under this lock whether it still may.
+            let _published = lock(&self.inner.published);
+            self.inner.stopping.cancel();
+            self.inner.sessions.borrow().clone()
+        };
+        lock(&self.inner.screen).take();
         let drained = sessions.iter().map(|session| async move {
-            let closed = tokio::time::timeout(DRAIN_TIMEOUT, session.inner.session.clone().close());
-            if closed.await.is_err() {
-                session.close(close_code::DONE, "shut down");
+            if tokio::time::timeout(DRAIN_TIMEOUT, session.drain())
+                .await
+                .is_err()
+            {
+                debug!(peer = %session.remote_id().fmt_short(), "not all was delivered");
             }
+            session.close(close_code::DONE, "shut down");
         });
         futures_util::future::join_all(drained).await;
         self.inner.shutdown.cancel();
@@ -282,11 +261,25 @@ impl Moq {
         self.inner.tasks.wait().await;
     }
 
-    fn slot(&self, id: EndpointId) -> Slot {
-        lock(&self.inner.peers).entry(id).or_default().clone()
+    /// Cancelled when a shutdown begins.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.inner.stopping.clone()
     }
 
-    async fn dial(&self, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
+    fn peer(&self, id: EndpointId) -> Arc<Peer> {
+        let mut peers = lock(&self.inner.peers);
+        // Nobody else has a hand on those that can be let go of, and none can be given out meanwhile.
+        peers.retain(|_, peer| Arc::strong_count(peer) > 1 || !peer.is_idle());
+        let own = self.inner.endpoint.id();
+        peers
+            .entry(id)
+            .or_insert_with(|| Arc::new(Peer::new(own, id)))
+            .clone()
+    }
+
+    /// Dials, and waits until the peer has answered.
+    async fn dial(&self, peer: &Peer, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
+        let dial = peer.dial().await;
         let mut alpns = alpns();
         let first = alpns.next().unwrap_or_default();
         let options =
@@ -299,100 +292,164 @@ impl Moq {
             .map_err(ConnectError::Unreachable)?
             .await
             .map_err(ConnectError::Connecting)?;
-        let origins = Origins::new(&self.inner);
+        let unused = Unused {
+            peer,
+            connection: &connection,
+        };
+        dial.knock().await;
+        let origins = self.inner.origins();
         let quic = QuicSession::new(connection.clone());
+        let heard = quic.heard();
         let client = Client::new()
             .with_publisher(&origins.local)
             .with_subscriber(origins.remote.clone());
-        let handshake = client.connect(now(), quic);
-        let (session, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
-            .await
-            .map_err(|_| ConnectError::Timeout(HANDSHAKE_TIMEOUT))?
-            .map_err(|error| match connection.close_reason() {
-                Some(ConnectionError::ApplicationClosed(close))
-                    if close.error_code == close_code::REFUSED.into() =>
-                {
-                    ConnectError::Refused
-                }
-                _ => ConnectError::Handshake(error),
-            })?;
-        self.inner.drive(driver);
-        Ok(self.register(connection, session, origins, false))
+        let handshake = async {
+            let (session, driver) = client
+                .connect(now(), quic)
+                .await
+                .map_err(ConnectError::Handshake)?;
+            self.inner.drive(driver);
+            // Most versions of MoQ let the dialer begin before the peer has said anything.
+            heard.await;
+            Ok(session)
+        };
+        let session = tokio::select! {
+            answered = tokio::time::timeout(ANSWER_TIMEOUT, handshake) => answered
+                .map_err(|_| ConnectError::Timeout(ANSWER_TIMEOUT))?
+                .map_err(|error| match connection.close_reason() {
+                    Some(reason) => ConnectError::ended(reason),
+                    None => error,
+                })?,
+            error = connection.closed() => return Err(ConnectError::ended(error)),
+        };
+        std::mem::forget(unused);
+        let session = self.inner.session(connection, session, origins, false);
+        if !dial.establish(&session) {
+            session.lose("another connection came first");
+            return Ok(peer.session().await);
+        }
+        if self.inner.register(&session) {
+            Ok(session)
+        } else {
+            Err(ConnectError::Shutdown)
+        }
     }
 
-    async fn welcome(&self, connection: Connection) -> Result<(), moq_lite::Error> {
+    /// Lets a peer in that has connected, and stays with it.
+    async fn welcome(&self, connection: Connection) {
         if !self.inner.policy.may_connect(connection.remote_id()) {
             debug!("refused");
             connection.close(close_code::REFUSED.into(), b"not allowed");
-            return Ok(());
+            return;
         }
-        let origins = Origins::new(&self.inner);
-        let quic = QuicSession::new(connection.clone());
-        let server = Server::new()
-            .with_publisher(&origins.local)
-            .with_subscriber(origins.remote.clone());
-        let (session, driver) = tokio::time::timeout(HANDSHAKE_TIMEOUT, server.accept(now(), quic))
-            .await
-            .map_err(|_| moq_lite::Error::Timeout)??;
-        self.inner.drive(driver);
-        let session = self.register(connection.clone(), session, origins, true);
-        // Nobody has to be listening.
-        let _ = self.inner.events.send(session.clone());
-        if let Ok(mut slot) = self.slot(session.remote_id()).try_lock()
-            && slot.as_ref().is_none_or(|old| !old.is_alive())
-        {
-            *slot = Some(session);
+        let mut question = None;
+        let outcome = tokio::select! {
+            outcome = self.enter(&connection, &mut question) => outcome,
+            error = connection.closed() => Err(AcceptSessionError::Gone(error)),
+            () = self.inner.stopping.cancelled() => {
+                connection.close(close_code::DONE.into(), b"shut down");
+                Err(AcceptSessionError::Shutdown)
+            }
+        };
+        if let Err(error) = &outcome {
+            debug!(%error, "no session");
+            // Where something is wrong with the peer; otherwise it is closed already, and the first word counts.
+            let code = SessionError::ProtocolViolation.to_code();
+            connection.close(code.into(), error.to_string().as_bytes());
+        }
+        if let Some(question) = question {
+            question.tell(outcome);
         }
         connection.closed().await;
-        Ok(())
     }
 
-    fn register(
+    async fn enter(
         &self,
-        connection: Connection,
-        session: moq_lite::Session,
-        origins: Origins,
-        incoming: bool,
-    ) -> MoqSession {
-        let session = MoqSession {
-            inner: Arc::new(SessionInner {
-                connection,
-                session,
-                local: origins.local,
-                remote: moq_lite::Consume::consume(&origins.remote),
-                _remote: origins.remote,
-                incoming,
-                ended: self.inner.shutdown.child_token(),
-            }),
-        };
-        debug!(peer = %session.remote_id().fmt_short(), version = %session.version(), incoming, "session");
-        {
-            let published = lock(&self.inner.published);
-            for (name, publication) in &*published {
-                self.offer(&session, name, publication);
+        connection: &Connection,
+        question: &mut Option<Question>,
+    ) -> Result<MoqSession, AcceptSessionError> {
+        let number = self.inner.connections.fetch_add(1, Ordering::Relaxed);
+        let peer = self.peer(connection.remote_id());
+        let quic = QuicSession::new(connection.clone());
+        let server = Server::new();
+        let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
+        if let Some(asked) = self.ask(connection)? {
+            let asked = question.insert(asked);
+            let decision = tokio::select! {
+                decision = asked.decision() => decision,
+                () = peer.wanted() => Decision::Accept,
+            };
+            if let Decision::Reject { code, reason } = decision {
+                connection.close(code.into(), reason.as_bytes());
+                return Err(AcceptSessionError::Gone(connection.closed().await));
             }
-            self.inner
-                .sessions
-                .send_modify(|sessions| sessions.push(session.clone()));
         }
-        let (inner, watched) = (Arc::downgrade(&self.inner), session.clone());
-        self.inner.tasks.spawn(async move {
-            watched.inner.connection.closed().await;
-            watched.inner.ended.cancel();
-            if let Some(inner) = inner.upgrade() {
-                inner.sessions.send_modify(|sessions| {
-                    sessions.retain(|session| !Arc::ptr_eq(&session.inner, &watched.inner));
-                });
-                // A slot that is locked is getting a new session.
-                lock(&inner.peers).retain(|_, slot| {
-                    slot.try_lock()
-                        .is_ok_and(|slot| slot.as_ref().is_some_and(MoqSession::is_alive))
-                        || Arc::strong_count(slot) > 1
-                });
-            }
-        });
-        session
+        let turn = peer.turn(number).await;
+        let origins = self.inner.origins();
+        let handshake = handshake
+            .with_publisher(&origins.local)
+            .with_subscriber(origins.remote.clone());
+        let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
+        self.inner.drive(driver);
+        let session = self
+            .inner
+            .session(connection.clone(), session, origins, true);
+        if let Turn::First(welcome) = turn {
+            welcome.establish(&session);
+        }
+        if !self.inner.register(&session) {
+            return Err(AcceptSessionError::Shutdown);
+        }
+        // Nobody has to be listening.
+        let _ = self.inner.events.send(session.clone());
+        Ok(session)
     }
+
+    /// Asks the program about a session, if it wants to be asked.
+    fn ask(&self, connection: &Connection) -> Result<Option<Question>, AcceptSessionError> {
+        let Some(screen) = lock(&self.inner.screen).clone() else {
+            return Ok(None);
+        };
+        let (question, incoming) = Question::new(connection.clone());
+        match screen.try_send(incoming) {
+            Ok(()) => Ok(Some(question)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(None),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                connection.close(close_code::BUSY.into(), b"too many are waiting");
+                Err(AcceptSessionError::Gone(
+                    iroh::endpoint::ConnectionError::LocallyClosed,
+                ))
+            }
+        }
+    }
+}
+
+/// A connection that was dialled and that no session was made of.
+struct Unused<'a> {
+    peer: &'a Peer,
+    connection: &'a Connection,
+}
+
+impl Drop for Unused<'_> {
+    fn drop(&mut self) {
+        let (code, reason) = if self.peer.is_connected() {
+            (close_code::SUPERSEDED, &b"another connection is in use"[..])
+        } else {
+            (close_code::DONE, &b"given up"[..])
+        };
+        self.connection.close(code.into(), reason);
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    handshake: impl Future<Output = Result<T, moq_lite::Error>>,
+) -> Result<T, AcceptSessionError> {
+    tokio::time::timeout(limit, handshake)
+        .await
+        .map_err(|_| moq_lite::Error::Timeout)
+        .flatten()
+        .map_err(AcceptSessionError::Handshake)
 }
 
 impl Inner {
@@ -406,15 +463,112 @@ impl Inner {
             }
         });
     }
+
+    fn origins(&self) -> Origins {
+        let (origins, drivers) = Origins::new();
+        for driver in drivers {
+            self.drive(driver);
+        }
+        origins
+    }
+
+    fn session(
+        &self,
+        connection: Connection,
+        session: moq_lite::Session,
+        origins: Origins,
+        incoming: bool,
+    ) -> MoqSession {
+        let (tasks, ended) = (self.tasks.clone(), self.shutdown.child_token());
+        MoqSession::new(connection, session, origins, incoming, tasks, ended)
+    }
+
+    /// Makes a session that is in use known, and offers it what is published. False, and the session is closed, if the
+    /// transport was shut down.
+    fn register(self: &Arc<Self>, session: &MoqSession) -> bool {
+        let peer = session.remote_id();
+        debug!(peer = %peer.fmt_short(), version = %session.version(), incoming = session.is_incoming(), "session");
+        {
+            let published = lock(&self.published);
+            if self.stopping.is_cancelled() {
+                drop(published);
+                session.close(close_code::DONE, "shut down");
+                return false;
+            }
+            self.offer_all(session, &published);
+            self.sessions
+                .send_modify(|sessions| sessions.push(session.clone()));
+        }
+        // Whoever changes the policy ends the sessions that are known by then.
+        if session.is_incoming() && !self.policy.may_connect(peer) {
+            session.close(close_code::REFUSED, "not allowed");
+        }
+        let (inner, watched) = (Arc::downgrade(self), session.clone());
+        self.tasks.spawn(async move {
+            watched.closed().await;
+            watched.finish();
+            if let Some(inner) = inner.upgrade() {
+                let mut other = None;
+                inner.sessions.send_modify(|sessions| {
+                    sessions.retain(|session| !session.is_same(&watched));
+                    let of_peer = |session: &&MoqSession| session.remote_id() == peer;
+                    other = sessions.iter().rfind(of_peer).cloned();
+                });
+                let known = lock(&inner.peers).get(&peer).cloned();
+                if let Some(known) = known {
+                    known.forget(&watched, other);
+                }
+            }
+        });
+        true
+    }
+
+    fn offer_all(&self, session: &MoqSession, published: &HashMap<String, Publication>) {
+        for (name, publication) in published {
+            self.offer(session, name, publication);
+        }
+    }
+
+    /// Lets the peer of a session see a broadcast, if it may.
+    fn offer(&self, session: &MoqSession, name: &str, publication: &Publication) {
+        if self.policy.may_watch(session.remote_id(), name) {
+            let broadcast = publication.broadcast.clone();
+            session.offer(name, broadcast, &publication.stop, true);
+        }
+    }
+
+    /// Ends the sessions of peers that are taken off the list, and lets those that are put on it see what there is.
+    fn follow(self: &Arc<Self>, mut list: watch::Receiver<HashSet<EndpointId>>) {
+        let (inner, stopping) = (Arc::downgrade(self), self.stopping.clone());
+        let mut known = list.borrow_and_update().clone();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    changed = list.changed() => if changed.is_err() { return },
+                    () = stopping.cancelled() => return,
+                }
+                let allowed = list.borrow_and_update().clone();
+                let Some(inner) = inner.upgrade() else { return };
+                let published = lock(&inner.published);
+                for session in &*inner.sessions.borrow() {
+                    let peer = session.remote_id();
+                    match (known.contains(&peer), allowed.contains(&peer)) {
+                        (true, false) => session.close(close_code::REFUSED, "not allowed any more"),
+                        (false, true) => inner.offer_all(session, &published),
+                        _ => {}
+                    }
+                }
+                known = allowed;
+            }
+        });
+    }
 }
 
 impl ProtocolHandler for Moq {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let span = info_span!("session", peer = %connection.remote_id().fmt_short());
-        self.welcome(connection)
-            .instrument(span)
-            .await
-            .map_err(AcceptError::from_err)
+        self.welcome(connection).instrument(span).await;
+        Ok(())
     }
 
     async fn shutdown(&self) {
@@ -422,204 +576,6 @@ impl ProtocolHandler for Moq {
     }
 }
 
-/// What one session gives and what it gets.
-struct Origins {
-    /// What the peer may see.
-    local: origin::Producer,
-    /// What the peer publishes.
-    remote: origin::Producer,
-}
-
-impl Origins {
-    /// Must run before the session does, which may use them at once.
-    fn new(inner: &Inner) -> Self {
-        let (local, local_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
-        let mut config = origin::Config::new(Hop::random());
-        config.pool = pool();
-        config.cache_duration = RETENTION;
-        let (remote, remote_driver) = origin::Producer::new(config);
-        inner.drive(local_driver);
-        inner.drive(remote_driver);
-        Self { local, remote }
-    }
-}
-
-/// Whether MoQ can announce a broadcast under this name.
-fn valid_name(name: &str) -> Result<(), PublishError> {
-    let path = moq_lite::Path::from(name.to_owned());
-    let invalid = |source| PublishError::Name {
-        name: name.to_owned(),
-        source,
-    };
-    if path.is_empty() || path.parts().count() > moq_lite::Path::MAX_PARTS {
-        return Err(invalid(moq_lite::Error::NotFound));
-    }
-    if path.parts().any(|part| part == "*" || part == "**") {
-        return Err(invalid(moq_lite::Error::Unroutable));
-    }
-    Ok(())
-}
-
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A session with one peer. Cheap to clone; ends when it is closed by either side, not when it is dropped.
-#[derive(Clone)]
-pub struct MoqSession {
-    inner: Arc<SessionInner>,
-}
-
-struct SessionInner {
-    connection: Connection,
-    session: moq_lite::Session,
-    /// What the peer may see of this machine.
-    local: origin::Producer,
-    /// What the peer publishes.
-    remote: origin::Consumer,
-    _remote: origin::Producer,
-    incoming: bool,
-    ended: CancellationToken,
-}
-
-impl std::fmt::Debug for MoqSession {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MoqSession")
-            .field("peer", &self.remote_id())
-            .field("incoming", &self.inner.incoming)
-            .finish_non_exhaustive()
-    }
-}
-
-impl MoqSession {
-    /// The peer.
-    pub fn remote_id(&self) -> EndpointId {
-        self.inner.connection.remote_id()
-    }
-
-    /// The QUIC connection below.
-    pub fn connection(&self) -> &Connection {
-        &self.inner.connection
-    }
-
-    /// The version of MoQ that both sides speak.
-    pub fn version(&self) -> moq_lite::Version {
-        self.inner.session.version()
-    }
-
-    /// Whether the peer began the session.
-    pub fn is_incoming(&self) -> bool {
-        self.inner.incoming
-    }
-
-    /// Whether the session has not ended yet.
-    pub fn is_alive(&self) -> bool {
-        self.inner.connection.close_reason().is_none()
-    }
-
-    /// Cancelled when the session has ended.
-    pub(crate) fn ended(&self) -> CancellationToken {
-        self.inner.ended.clone()
-    }
-
-    /// How the peer is reached at the moment.
-    pub fn path(&self) -> PathInfo {
-        PathInfo::of(&self.inner.connection)
-    }
-
-    /// Offers a broadcast to this peer alone, beside what is published to all, for as long as the session lasts.
-    ///
-    /// # Errors
-    /// [`PublishError::Name`].
-    pub fn publish(
-        &self,
-        name: impl Into<String>,
-        broadcast: &LocalBroadcast,
-    ) -> Result<(), PublishError> {
-        let name = name.into();
-        valid_name(&name)?;
-        self.offer(
-            &name,
-            broadcast.consume(),
-            &self.inner.ended,
-            &TaskTracker::new(),
-        );
-        Ok(())
-    }
-
-    fn offer(
-        &self,
-        name: &str,
-        broadcast: moq_lite::broadcast::Consumer,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
-        let path = moq_lite::Path::from(name.to_owned());
-        let route = match self.inner.local.dynamic(&path, origin::Route::default()) {
-            Ok(route) => route,
-            Err(error) => {
-                debug!(name, %error, "not offered");
-                return;
-            }
-        };
-        let (consumer, stop, ended) = (broadcast, stop.clone(), self.inner.ended.clone());
-        tasks.spawn(async move {
-            loop {
-                let request = tokio::select! {
-                    request = route.requested_broadcast() => request,
-                    _ = consumer.closed() => break,
-                    () = stop.cancelled() => break,
-                    () = ended.cancelled() => break,
-                };
-                match request {
-                    Ok(request) if *request.path() == path => request.accept(&consumer),
-                    Ok(request) => request.reject(moq_lite::Error::NotFound),
-                    Err(_) => break,
-                }
-            }
-        });
-    }
-
-    /// Waits until the peer offers a broadcast named `name`.
-    ///
-    /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. Cancel safe.
-    ///
-    /// # Errors
-    /// See [`SubscribeError`].
-    pub async fn subscribe(&self, name: &str) -> Result<RemoteBroadcast, SubscribeError> {
-        let broadcast = tokio::select! {
-            broadcast = self.inner.remote.routed_broadcast(name) => broadcast,
-            error = self.inner.session.closed() => Err(error),
-        };
-        match broadcast {
-            Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
-                .with_peer_rate(self.inner.session.recv_bandwidth())),
-            Err(moq_lite::Error::NotFound) => Err(SubscribeError::NotFound(name.to_owned())),
-            Err(moq_lite::Error::Unauthorized) => Err(SubscribeError::Refused(name.to_owned())),
-            Err(error) => Err(SubscribeError::Session(error)),
-        }
-    }
-
-    /// The names of the broadcasts that the peer has offered so far.
-    pub fn offered(&self) -> Vec<String> {
-        let mut announced = self.inner.remote.announced();
-        std::iter::from_fn(|| announced.try_next())
-            .filter(|update| update.kind.is_active())
-            .map(|update| update.prefix.to_string())
-            .collect()
-    }
-
-    /// Ends the session at once; `reason` is for the peer to read.
-    pub fn close(&self, code: u32, reason: &str) {
-        self.inner.connection.close(code.into(), reason.as_bytes());
-    }
-
-    /// Waits until the session has ended, and says why. Cancel safe.
-    pub async fn closed(&self) -> ConnectionError {
-        self.inner.connection.closed().await
-    }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use iroh::{TransportAddr, endpoint::Connection};
+use futures_util::StreamExt;
+use iroh::{
+    TransportAddr,
+    endpoint::{Connection, PathEventStream, WeakConnectionHandle},
+};
 
 /// Whether packets go straight to the peer or through a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,11 +67,7 @@ impl PathInfo {
             return Self::default();
         };
         let stats = path.stats();
-        let (kind, address) = match path.remote_addr() {
-            TransportAddr::Relay(url) => (PathKind::Relayed, url.to_string()),
-            TransportAddr::Ip(address) => (PathKind::Direct, address.to_string()),
-            other => (PathKind::Direct, format!("{other:?}")),
-        };
+        let PathChange { kind, address } = PathChange::to(path.remote_addr());
         Self {
             kind,
             address,
@@ -77,6 +77,73 @@ impl PathInfo {
             sent_packets: stats.sent_packets,
             lost_packets: stats.lost_packets,
             congestion_events: stats.congestion_events,
+        }
+    }
+}
+
+/// Another path is in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PathChange {
+    /// Direct or relayed.
+    pub kind: PathKind,
+    /// The peer's address on it, or the relay's URL.
+    pub address: String,
+}
+
+impl PathChange {
+    fn to(address: &TransportAddr) -> Self {
+        let (kind, address) = match address {
+            TransportAddr::Relay(url) => (PathKind::Relayed, url.to_string()),
+            TransportAddr::Ip(address) => (PathKind::Direct, address.to_string()),
+            other => (PathKind::Direct, format!("{other:?}")),
+        };
+        Self { kind, address }
+    }
+}
+
+/// The paths that a session takes, one after the other; see [`MoqSession::path_changes`](super::MoqSession::path_changes).
+pub struct PathChanges {
+    connection: WeakConnectionHandle,
+    events: PathEventStream,
+    last: Option<PathChange>,
+}
+
+impl std::fmt::Debug for PathChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PathChanges")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PathChanges {
+    pub(super) fn of(connection: &Connection) -> Self {
+        Self {
+            // Before the path in use is looked at, so that no change is missed.
+            events: connection.path_events(),
+            connection: connection.weak_handle(),
+            last: None,
+        }
+    }
+
+    /// The path in use at first, then each other one that comes to be used; `None` when the session has ended.
+    ///
+    /// Whoever asks seldom sees the latest change, not each. Cancel safe.
+    pub async fn next(&mut self) -> Option<PathChange> {
+        loop {
+            let connection = self.connection.upgrade()?;
+            let selected = connection
+                .paths()
+                .iter()
+                .find(|path| path.is_selected())
+                .map(|path| PathChange::to(path.remote_addr()));
+            drop(connection);
+            if selected.is_some() && selected != self.last {
+                self.last.clone_from(&selected);
+                return selected;
+            }
+            self.events.next().await?;
         }
     }
 }

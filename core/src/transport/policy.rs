@@ -8,17 +8,34 @@ use tokio::sync::watch;
 /// Decides who may connect and who may watch what.
 ///
 /// A peer that may not connect learns that it was refused; of a broadcast that it may not watch, it does not learn that
-/// it exists. Asked when a session begins and when a broadcast is published, and not again.
+/// it exists. What this side dials is not asked about, only what the peer may watch then.
+///
+/// ```
+/// # use iroh_live::{Policy, iroh::SecretKey};
+/// # let (alice, bob) = (SecretKey::generate().public(), SecretKey::generate().public());
+/// use std::collections::HashSet;
+/// use tokio::sync::watch;
+///
+/// // Alice, and whoever is added later.
+/// let (guests, list) = watch::channel(HashSet::from([alice]));
+/// let policy = Policy::Only(list);
+/// guests.send_modify(|guests| { guests.insert(bob); });
+///
+/// // Everyone may connect, and only Alice may watch "private".
+/// let policy = Policy::ask(move |peer, name| name != Some("private") || peer == alice);
+/// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Policy {
     /// Everyone who has a ticket.
     #[default]
     Everyone,
-    /// These endpoints only. The set can be changed at any time; it counts for sessions that begin from then on.
+    /// These endpoints only. The set can be changed at any time: the sessions of a peer that is taken out of it end at
+    /// once, whichever side began them, and a peer that is put into it sees what is published.
     Only(watch::Receiver<HashSet<EndpointId>>),
     /// As the function says of a peer and the name of a broadcast; of the peer alone, as to whether it may connect, where
-    /// there is no name.
+    /// there is no name. It is asked when a session begins and when a broadcast is published, and not again, and must
+    /// neither block nor call the [`Moq`](super::Moq) that asks.
     Ask(Arc<Ask>),
 }
 

@@ -18,6 +18,7 @@ use iroh::endpoint::{
     SendStream as QuicSend, VarInt, WriteError,
 };
 use moq_lite::web_transport_trait::{Error, Stats, poll};
+use tokio_util::sync::CancellationToken;
 
 type Slot<T> = Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>;
 
@@ -95,6 +96,8 @@ impl From<ReadError> for QuicError {
 pub(crate) struct QuicSession {
     connection: Connection,
     alpn: Option<String>,
+    /// Cancelled when the peer has said anything on a stream: it has taken the session.
+    heard: CancellationToken,
     accept_uni: Slot<Result<QuicRecv, ConnectionError>>,
     accept_bi: Slot<Result<(QuicSend, QuicRecv), ConnectionError>>,
     open_uni: Slot<Result<QuicSend, ConnectionError>>,
@@ -105,8 +108,18 @@ pub(crate) struct QuicSession {
 
 impl QuicSession {
     pub(crate) fn new(connection: Connection) -> Self {
+        Self::with(connection, CancellationToken::new())
+    }
+
+    /// Waits until the peer has said anything on a stream. Many versions of MoQ let the dialer begin before that.
+    pub(crate) fn heard(&self) -> impl Future<Output = ()> + use<> {
+        self.heard.clone().cancelled_owned()
+    }
+
+    fn with(connection: Connection, heard: CancellationToken) -> Self {
         Self {
             alpn: String::from_utf8(connection.alpn().to_vec()).ok(),
+            heard,
             connection,
             accept_uni: None,
             accept_bi: None,
@@ -120,7 +133,7 @@ impl QuicSession {
 
 impl Clone for QuicSession {
     fn clone(&self) -> Self {
-        Self::new(self.connection.clone())
+        Self::with(self.connection.clone(), self.heard.clone())
     }
 }
 
@@ -135,7 +148,8 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.accept_uni().await }
         }))?;
-        Poll::Ready(Ok(RecvStream(stream)))
+        self.heard.cancel();
+        Poll::Ready(Ok(RecvStream::new(stream)))
     }
 
     fn poll_accept_bi(
@@ -147,7 +161,8 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.accept_bi().await }
         }))?;
-        Poll::Ready(Ok((SendStream::new(send), RecvStream(recv))))
+        self.heard.cancel();
+        Poll::Ready(Ok((SendStream::new(send), RecvStream::new(recv))))
     }
 
     fn poll_open_uni(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, QuicError>> {
@@ -168,7 +183,11 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.open_bi().await }
         }))?;
-        Poll::Ready(Ok((SendStream::new(send), RecvStream(recv))))
+        let recv = RecvStream {
+            stream: recv,
+            heard: Some(self.heard.clone()),
+        };
+        Poll::Ready(Ok((SendStream::new(send), recv)))
     }
 
     fn poll_send_datagram(
@@ -403,7 +422,26 @@ impl Drop for SendStream {
 }
 
 /// An incoming stream.
-pub(crate) struct RecvStream(QuicRecv);
+pub(crate) struct RecvStream {
+    stream: QuicRecv,
+    /// Where this side opened the stream: to be cancelled when the peer answers on it.
+    heard: Option<CancellationToken>,
+}
+
+impl RecvStream {
+    fn new(stream: QuicRecv) -> Self {
+        Self {
+            stream,
+            heard: None,
+        }
+    }
+
+    fn hear(&mut self) {
+        if let Some(heard) = self.heard.take() {
+            heard.cancel();
+        }
+    }
+}
 
 impl poll::RecvStream for RecvStream {
     type Error = QuicError;
@@ -416,7 +454,8 @@ impl poll::RecvStream for RecvStream {
         if dst.is_empty() {
             return Poll::Ready(Ok(Some(0)));
         }
-        let size = ready!(self.0.poll_read(cx, dst))?;
+        let size = ready!(self.stream.poll_read(cx, dst))?;
+        self.hear();
         Poll::Ready(Ok((size > 0).then_some(size)))
     }
 
@@ -446,16 +485,17 @@ impl poll::RecvStream for RecvStream {
             return Poll::Ready(Ok(Some(Bytes::new())));
         }
         // Registers the waker or returns data; nothing is kept in the future.
-        let chunk = ready!(pin!(self.0.read_chunk(max)).poll(cx))?;
+        let chunk = ready!(pin!(self.stream.read_chunk(max)).poll(cx))?;
+        self.hear();
         Poll::Ready(Ok(chunk))
     }
 
     fn stop(&mut self, code: u32) {
-        let _ = self.0.stop(code.into());
+        let _ = self.stream.stop(code.into());
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
-        match ready!(pin!(self.0.received_reset()).poll(cx)) {
+        match ready!(pin!(self.stream.received_reset()).poll(cx)) {
             Ok(None) => Poll::Ready(Ok(())),
             Ok(Some(code)) => Poll::Ready(Err(QuicError::Reset(narrow(code)))),
             Err(iroh::endpoint::ResetError::ConnectionLost(error)) => {

@@ -150,7 +150,7 @@ async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
             )
         })?
         .map_err(|error| match error {
-            ConnectError::Refused => Failure::Fatal(gst::error_msg!(
+            ConnectError::Refused { .. } => Failure::Fatal(gst::error_msg!(
                 gst::ResourceError::NotAuthorized,
                 ("The publisher refuses this viewer. Ask for access for {}", run.live.endpoint().id())
             )),

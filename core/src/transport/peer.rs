@@ -1,0 +1,405 @@
+//! One session with a peer, whichever side dials, and when both do.
+//!
+//! Two connections between the same two peers can meet, and both sides have to choose the same one without asking each
+//! other. The rules:
+//!
+//! * The connection that the peer with the smaller id dials is the *preferred* one.
+//! * The side that prefers what the other one dials takes it at once, and gives up its own.
+//! * The side that prefers its own lets the other's wait, unanswered, until its own is decided; before it has shaken
+//!   hands on its own, which the other side then cannot have taken, it takes the other's instead.
+//! * A dialer hands out nothing before the other side has answered. So a connection that loses was never used, and
+//!   nothing can be lost with it. The dialer closes it, when the session that won works.
+//! * Nobody dials who has a session. So a connection that comes when there is one already either was on its way when the
+//!   session began, and its dialer closes it; or says that the other side has lost the session, as when it was started
+//!   anew; or is of a second process with the same key. The old session is asked whether it still lives, to tell.
+
+use std::time::Duration;
+
+use iroh::{EndpointId, endpoint::Connection};
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::MoqSession;
+
+/// How far this side is with dialling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Dialing {
+    #[default]
+    No,
+    /// There is no connection yet; the peer does not know of it.
+    Reaching,
+    /// The peer may have taken it already.
+    Knocking,
+}
+
+/// What to do with a connection that the peer dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Use it from now on.
+    Take,
+    /// Look again when something has changed.
+    Wait,
+    /// Use it if the session that there is does not answer any more.
+    Ask,
+    /// A newer one is used.
+    Old,
+}
+
+/// What decides.
+#[derive(Debug, Clone, Copy)]
+struct Situation {
+    /// What this side dials is preferred.
+    ours_preferred: bool,
+    dialing: Dialing,
+    /// Whether there is a session, and if so whether the peer began it.
+    session: Option<bool>,
+    /// The newest connection of the peer that was taken.
+    newest: u64,
+}
+
+impl Situation {
+    fn verdict(self, number: u64) -> Verdict {
+        if number < self.newest {
+            return Verdict::Old;
+        }
+        if !self.ours_preferred {
+            return Verdict::Take;
+        }
+        match (self.dialing, self.session) {
+            (Dialing::Knocking, _) => Verdict::Wait,
+            (_, Some(false)) => Verdict::Ask,
+            _ => Verdict::Take,
+        }
+    }
+}
+
+/// The sessions with one peer: the one in use, and those that may come to be.
+#[derive(Debug)]
+pub(super) struct Peer {
+    ours_preferred: bool,
+    state: watch::Sender<State>,
+    /// Held by the one who dials.
+    dial: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    session: Option<MoqSession>,
+    dialing: Dialing,
+    /// Connections of the peer that are taken and not sessions yet.
+    welcoming: usize,
+    /// How many wait for the session to show that it lives.
+    asking: usize,
+    newest: u64,
+}
+
+impl State {
+    fn live(&self) -> Option<&MoqSession> {
+        self.session.as_ref().filter(|session| session.is_alive())
+    }
+
+    fn unsettled(&self) -> bool {
+        self.welcoming > 0 || self.asking > 0
+    }
+}
+
+/// What a connection of the peer may do now.
+pub(super) enum Turn<'a> {
+    /// Become the session that is used.
+    First(Welcome<'a>),
+    /// Become one beside it.
+    Beside,
+}
+
+impl Peer {
+    pub(super) fn new(own: EndpointId, peer: EndpointId) -> Self {
+        Self {
+            ours_preferred: own < peer,
+            state: watch::Sender::default(),
+            dial: Mutex::default(),
+        }
+    }
+
+    /// Waits for a session that is known to live.
+    pub(super) async fn session(&self) -> MoqSession {
+        let mut state = self.state.subscribe();
+        loop {
+            let settled = state.wait_for(|state| !state.unsettled() && state.live().is_some());
+            match settled.await.map(|state| state.live().cloned()) {
+                Ok(Some(session)) => return session,
+                // It died between the two looks.
+                Ok(None) => {}
+                // The sender is in `self`.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits for the turn to dial, which comes when there is no session and none about to be. Cancel safe.
+    pub(super) async fn dial(&self) -> Dial<'_> {
+        let turn = self.dial.lock().await;
+        self.advance(Dialing::Reaching).await;
+        Dial {
+            peer: self,
+            _turn: turn,
+        }
+    }
+
+    /// Waits until there is no session and none about to be, and takes the next step of dialling. Cancel safe.
+    async fn advance(&self, step: Dialing) {
+        let mut changes = self.state.subscribe();
+        let free = |state: &State| !state.unsettled() && state.live().is_none();
+        loop {
+            // The sender is in `self`.
+            let _ = changes.wait_for(free).await.map(drop);
+            let taken = self.state.send_if_modified(|state| {
+                let free = free(state);
+                if free {
+                    state.dialing = step;
+                }
+                free
+            });
+            if taken {
+                return;
+            }
+        }
+    }
+
+    /// Waits until this side wants a session with the peer, and so need not be asked whether it may come in.
+    pub(super) async fn wanted(&self) {
+        let mut state = self.state.subscribe();
+        // The sender is in `self`.
+        let _ = state
+            .wait_for(|state| state.dialing != Dialing::No)
+            .await
+            .map(drop);
+    }
+
+    /// Waits for the turn of a connection that the peer dialled, the `number`th that came in. Cancel safe.
+    pub(super) async fn turn(&self, number: u64) -> Turn<'_> {
+        let mut changes = self.state.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let mut verdict = Verdict::Wait;
+            let mut old = None;
+            self.state.send_if_modified(|state| {
+                verdict = self.situation(state).verdict(number);
+                match verdict {
+                    Verdict::Take => {
+                        state.welcoming += 1;
+                        state.newest = number;
+                    }
+                    Verdict::Ask => {
+                        state.asking += 1;
+                        old = state.live().cloned();
+                    }
+                    Verdict::Wait | Verdict::Old => return false,
+                }
+                true
+            });
+            match verdict {
+                Verdict::Take => return Turn::First(Welcome { peer: self, number }),
+                Verdict::Old => return Turn::Beside,
+                Verdict::Ask => {
+                    let asking = Asking(self);
+                    if let Some(old) = old {
+                        if answers(old.connection()).await {
+                            drop(asking);
+                            // A connection that was on its way when the session began is closed meanwhile.
+                            tokio::time::sleep(patience(old.connection())).await;
+                            return Turn::Beside;
+                        }
+                        old.lose("it does not answer, and its peer connects anew");
+                    }
+                }
+                // The sender is in `self`.
+                Verdict::Wait => drop(changes.changed().await),
+            }
+        }
+    }
+
+    fn situation(&self, state: &State) -> Situation {
+        Situation {
+            ours_preferred: self.ours_preferred,
+            dialing: state.dialing,
+            session: state.live().map(MoqSession::is_incoming),
+            newest: state.newest,
+        }
+    }
+
+    /// Lets go of a session that has ended, for another one that was beside it, if there is one.
+    pub(super) fn forget(&self, ended: &MoqSession, other: Option<MoqSession>) {
+        self.state.send_if_modified(|state| {
+            let known = state.session.as_ref().is_some_and(|s| s.is_same(ended));
+            if known {
+                state.session = other;
+            }
+            known
+        });
+    }
+
+    /// Whether there is a session.
+    pub(super) fn is_connected(&self) -> bool {
+        self.state.borrow().live().is_some()
+    }
+
+    /// Whether nothing is known that would be missed.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.borrow();
+        state.session.is_none() && state.dialing == Dialing::No && !state.unsettled()
+    }
+}
+
+/// The turn to dial. The dial is over when this is dropped.
+pub(super) struct Dial<'a> {
+    peer: &'a Peer,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Dial<'_> {
+    /// Waits until the peer may be let know of the connection, and so take it. Never, if another session comes first.
+    pub(super) async fn knock(&self) {
+        self.peer.advance(Dialing::Knocking).await;
+    }
+
+    /// The peer has answered. False if another session came first, which is to be used instead.
+    pub(super) fn establish(self, session: &MoqSession) -> bool {
+        self.peer.state.send_if_modified(|state| {
+            let first = state.live().is_none();
+            if first {
+                state.session = Some(session.clone());
+            }
+            first
+        })
+    }
+}
+
+impl Drop for Dial<'_> {
+    fn drop(&mut self) {
+        self.peer
+            .state
+            .send_modify(|state| state.dialing = Dialing::No);
+    }
+}
+
+/// The turn of a connection that the peer dialled. Given up when this is dropped.
+pub(super) struct Welcome<'a> {
+    peer: &'a Peer,
+    number: u64,
+}
+
+impl Welcome<'_> {
+    /// It is a session now, and the one to use unless a newer one is. The one that was used before ends if it does not
+    /// answer any more.
+    pub(super) fn establish(self, session: &MoqSession) {
+        let mut old = None;
+        self.peer.state.send_if_modified(|state| {
+            let newest = state.newest == self.number;
+            if newest {
+                old = state.session.replace(session.clone());
+            }
+            newest
+        });
+        if let Some(old) = old.filter(MoqSession::is_alive) {
+            tokio::spawn(async move {
+                if !answers(old.connection()).await {
+                    old.lose("it does not answer, and its peer has connected anew");
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Welcome<'_> {
+    fn drop(&mut self) {
+        self.peer.state.send_modify(|state| state.welcoming -= 1);
+    }
+}
+
+struct Asking<'a>(&'a Peer);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.state.send_modify(|state| state.asking -= 1);
+    }
+}
+
+/// How long a session has to show that it lives, beside three round trips.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// And at most.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often to look for the answer.
+const LOOK: Duration = Duration::from_millis(10);
+
+fn patience(connection: &Connection) -> Duration {
+    let rtt = connection
+        .paths()
+        .iter()
+        .find(|path| path.is_selected())
+        .map_or(Duration::ZERO, |path| path.rtt());
+    (PATIENCE + rtt * 3).min(LONGEST_PATIENCE)
+}
+
+/// Whether the other end of a connection is still there.
+///
+/// QUIC acknowledges whatever is received, so something is sent that no version of MoQ minds: a stream that is reset
+/// before anything was written to it, as a group that is cancelled early is.
+async fn answers(connection: &Connection) -> bool {
+    let acknowledged = || {
+        let frames = connection.stats().frame_rx;
+        frames.acks + frames.path_acks
+    };
+    let before = acknowledged();
+    let asking = async {
+        if let Ok(mut stream) = connection.open_uni().await {
+            // Fails only on a stream that is closed, and this one was just opened.
+            let _ = stream.reset(0u32.into());
+        }
+        while acknowledged() == before {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        answered = tokio::time::timeout(patience(connection), asking) => answered.is_ok(),
+        _ = connection.closed() => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(ours_preferred: bool, dialing: Dialing, session: Option<bool>) -> Verdict {
+        let situation = Situation {
+            ours_preferred,
+            dialing,
+            session,
+            newest: 5,
+        };
+        assert_eq!(situation.verdict(4), Verdict::Old);
+        situation.verdict(6)
+    }
+
+    #[test]
+    fn the_preferred_connection_is_taken_whatever_there_is() {
+        for dialing in [Dialing::No, Dialing::Reaching, Dialing::Knocking] {
+            for session in [None, Some(false), Some(true)] {
+                assert_eq!(verdict(false, dialing, session), Verdict::Take);
+            }
+        }
+    }
+
+    #[test]
+    fn the_other_waits_only_for_a_dial_that_the_peer_may_have_taken() {
+        assert_eq!(verdict(true, Dialing::No, None), Verdict::Take);
+        assert_eq!(verdict(true, Dialing::Reaching, None), Verdict::Take);
+        assert_eq!(verdict(true, Dialing::Knocking, None), Verdict::Wait);
+    }
+
+    #[test]
+    fn a_peer_that_connects_again_has_lost_what_it_began_itself() {
+        assert_eq!(verdict(true, Dialing::No, Some(true)), Verdict::Take);
+        assert_eq!(verdict(true, Dialing::No, Some(false)), Verdict::Ask);
+    }
+}

@@ -1,0 +1,487 @@
+//! One session with a peer: both dial, one starts anew, some are refused, all is shut down.
+
+mod common;
+
+use std::{collections::HashSet, time::Duration};
+
+use common::{addr, guarded, live, media, soon, two_keys, with_key};
+use iroh_live::{
+    DisconnectReason, IncomingSession, Live, LocalBroadcast, MoqSession, Policy,
+    iroh::SecretKey,
+    transport::{
+        AcceptSessionError, ConnectError, IncomingSessions, PathKind, PublishError, SubscribeError,
+        close_code,
+    },
+};
+use tokio::{runtime::Runtime, sync::watch};
+
+/// Whether both ends are of the same connection. Addresses alone do not tell, so each sends the other a broadcast.
+async fn are_the_same(a: &MoqSession, b: &MoqSession) -> bool {
+    assert_ne!(a.is_incoming(), b.is_incoming(), "two connections");
+    let (of_a, _a) = media("a");
+    let (of_b, _b) = media("b");
+    a.publish("from-a", &of_a).unwrap();
+    b.publish("from-b", &of_b).unwrap();
+    soon("a's", b.subscribe("from-a")).await.unwrap();
+    soon("b's", a.subscribe("from-b")).await.unwrap();
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_dial_at_once_they_end_with_the_same_session() {
+    for round in 0..30 {
+        let (a, b) = (live().await, live().await);
+        let (of_a, _a) = media("a");
+        let (of_b, _b) = media("b");
+        a.publish("all-of-a", &of_a).unwrap();
+        b.publish("all-of-b", &of_b).unwrap();
+        // Some begin a moment later, so that every order of events comes about.
+        let dial = |from: Live, to: Live, late: u64| async move {
+            tokio::time::sleep(Duration::from_micros(late)).await;
+            from.transport().connect(addr(&to)).await
+        };
+        let both = async {
+            tokio::join!(
+                dial(a.clone(), b.clone(), (round % 6) * 700),
+                dial(b.clone(), a.clone(), (round % 5) * 700),
+                dial(a.clone(), b.clone(), 500),
+            )
+        };
+        let (at_a, at_b, again) = soon("sessions", both).await;
+        let (at_a, at_b, again) = (at_a.unwrap(), at_b.unwrap(), again.unwrap());
+        assert_eq!(
+            at_a.connection().stable_id(),
+            again.connection().stable_id()
+        );
+        assert!(are_the_same(&at_a, &at_b).await, "round {round}");
+        soon("published", at_a.subscribe("all-of-b")).await.unwrap();
+        soon("published", at_b.subscribe("all-of-a")).await.unwrap();
+        // What lost is gone, and nobody counts it.
+        for side in [&a, &b] {
+            let mut sessions = side.transport().sessions();
+            let one = sessions.wait_for(|sessions| sessions.len() == 1);
+            soon("one session", one).await.unwrap();
+        }
+        assert!(at_a.is_alive() && at_b.is_alive());
+        tokio::join!(a.shutdown(), b.shutdown());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_peer_began_is_used() {
+    let (a, b) = (live().await, live().await);
+    let mut incoming = b.transport().incoming();
+    let at_a = soon("session", a.transport().connect(addr(&b)))
+        .await
+        .unwrap();
+    let at_b = soon("incoming", incoming.recv()).await.unwrap();
+    let dialed = soon("session", b.transport().connect(addr(&a)))
+        .await
+        .unwrap();
+    assert_eq!(
+        dialed.connection().stable_id(),
+        at_b.connection().stable_id()
+    );
+    assert!(at_a.is_alive());
+}
+
+/// A peer that can be made to vanish without a word, as when it is switched off.
+struct Mortal {
+    runtime: Option<Runtime>,
+    live: Live,
+}
+
+impl Mortal {
+    async fn start(key: SecretKey) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let starting = runtime.spawn(with_key(key, Policy::Everyone));
+        let live = soon("an endpoint", starting).await.unwrap();
+        Self {
+            runtime: Some(runtime),
+            live,
+        }
+    }
+
+    async fn connect(&self, to: &Live) -> Result<MoqSession, ConnectError> {
+        let (live, to) = (self.live.clone(), addr(to));
+        let runtime = self.runtime.as_ref().unwrap();
+        let dialing = runtime.spawn(async move { live.transport().connect(to).await });
+        soon("the mortal dials", dialing).await.unwrap()
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        // Its sockets stay open, and nobody reads or writes on them.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A peer that had a session vanishes and comes again with the same key. `survivor` and `mortal` are the keys.
+async fn starts_anew([survivor, mortal]: [SecretKey; 2], survivor_dials: bool) {
+    let survivor = with_key(survivor, Policy::Everyone).await;
+    let first = Mortal::start(mortal.clone()).await;
+    if survivor_dials {
+        soon("session", survivor.transport().connect(addr(&first.live)))
+            .await
+            .unwrap();
+    } else {
+        first.connect(&survivor).await.unwrap();
+    }
+    let mut sessions = survivor.transport().sessions();
+    let old = soon("old", sessions.wait_for(|sessions| !sessions.is_empty()))
+        .await
+        .unwrap()[0]
+        .clone();
+    drop(first);
+    let mut incoming = survivor.transport().incoming();
+    let second = Mortal::start(mortal).await;
+    assert!(old.is_alive(), "nobody can know yet");
+    let began = std::time::Instant::now();
+    second.connect(&survivor).await.unwrap();
+    let new = soon("the new session", incoming.recv()).await.unwrap();
+    assert_eq!(
+        soon("old", old.disconnected()).await,
+        DisconnectReason::TransportError
+    );
+    // That the old one timed out by itself would prove nothing.
+    assert!(began.elapsed() < Duration::from_secs(8));
+    let used = soon("session", survivor.transport().connect(addr(&second.live)))
+        .await
+        .unwrap();
+    assert_eq!(used.connection().stable_id(), new.connection().stable_id());
+    let (movie, _track) = media("movie");
+    survivor.publish("movie", &movie).unwrap();
+    let (live, to) = (second.live.clone(), addr(&survivor));
+    let runtime = second.runtime.as_ref().unwrap();
+    let watching = runtime.spawn(async move { live.subscribe(to, "movie").await.map(drop) });
+    soon("movie", watching).await.unwrap().unwrap();
+    survivor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_starts_anew_replaces_its_dead_session() {
+    let keys = two_keys();
+    let turned = [keys[1].clone(), keys[0].clone()];
+    tokio::join!(
+        starts_anew(keys.clone(), true),
+        starts_anew(keys, false),
+        starts_anew(turned.clone(), true),
+        starts_anew(turned, false),
+    );
+}
+
+/// Two processes have the same key by mistake, or by a setting that both find.
+async fn twins_are_served([ours, theirs]: [SecretKey; 2], dials: bool) {
+    let host = with_key(ours, Policy::Everyone).await;
+    let (movie, _track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let twins = [
+        with_key(theirs.clone(), Policy::Everyone).await,
+        with_key(theirs, Policy::Everyone).await,
+    ];
+    if dials {
+        soon("session", host.transport().connect(addr(&twins[0])))
+            .await
+            .unwrap();
+    }
+    let mut watching = Vec::new();
+    for twin in &twins {
+        watching.push(
+            soon("twin", twin.subscribe(addr(&host), "movie"))
+                .await
+                .unwrap(),
+        );
+    }
+    // Longer than anybody is asked whether he lives.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    for sub in &watching {
+        assert!(sub.session().is_alive());
+    }
+    assert_eq!(host.transport().sessions().borrow().len(), 2);
+    // When the one that is used ends, the other one is.
+    twins[1].shutdown().await;
+    let mut sessions = host.transport().sessions();
+    soon("one", sessions.wait_for(|sessions| sessions.len() == 1))
+        .await
+        .unwrap();
+    let (private, _track) = media("private");
+    let left = soon("session", host.transport().connect(addr(&twins[0])))
+        .await
+        .unwrap();
+    left.publish("private", &private).unwrap();
+    soon("private", watching[0].session().subscribe("private"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_lives_outlasts_another_connection_of_its_peer() {
+    let keys = two_keys();
+    let turned = [keys[1].clone(), keys[0].clone()];
+    tokio::join!(
+        twins_are_served(keys.clone(), true),
+        twins_are_served(keys, false),
+        twins_are_served(turned.clone(), true),
+        twins_are_served(turned, false),
+    );
+}
+
+/// Lets the program at `live` look at the next session.
+async fn knocked(screen: &mut IncomingSessions) -> IncomingSession {
+    soon("a knock", screen.next()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_can_be_looked_at_before_they_see_anything() {
+    let (host, guest) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let mut screen = host.transport().screen();
+    let mut let_in = host.transport().incoming();
+    let watch = || guest.subscribe(addr(&host), "movie");
+
+    for (code, busy) in [(close_code::REFUSED, false), (close_code::BUSY, true)] {
+        let rejecting = async {
+            let session = knocked(&mut screen).await;
+            assert_eq!(session.remote_id(), guest.endpoint().id());
+            assert_eq!(session.path().kind, PathKind::Direct);
+            session.reject(code, "not you");
+        };
+        let (refused, ()) = soon("refusal", async { tokio::join!(watch(), rejecting) }).await;
+        use iroh_live::SubscribeError::Connect;
+        match refused.unwrap_err() {
+            Connect(ConnectError::Refused { reason }) if !busy => assert_eq!(reason, "not you"),
+            Connect(ConnectError::Busy { reason }) if busy => assert_eq!(reason, "not you"),
+            error => panic!("{error}"),
+        }
+    }
+    // To drop it is to refuse it.
+    let dropping = async { drop(knocked(&mut screen).await) };
+    let (refused, ()) = soon("refusal", async { tokio::join!(watch(), dropping) }).await;
+    assert!(refused.is_err());
+    // Nobody was let in so far, and while one waits, it sees nothing.
+    assert!(let_in.try_recv().is_err());
+    let watching = watch();
+    tokio::pin!(watching);
+    let session = tokio::select! {
+        session = knocked(&mut screen) => session,
+        _ = &mut watching => panic!("nobody let it in"),
+    };
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut watching).await;
+    assert!(early.is_err());
+    let (subscription, session) = soon("in", async {
+        tokio::join!(&mut watching, session.accept())
+    })
+    .await;
+    assert_eq!(session.unwrap().remote_id(), guest.endpoint().id());
+    assert!(subscription.unwrap().session().is_alive());
+    assert!(let_in.try_recv().is_ok());
+    // With the screen gone they come in by themselves again.
+    drop(screen);
+    let other = live().await;
+    soon("session", other.transport().connect(addr(&host)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_one_dials_need_not_be_asked_about() {
+    let (a, b) = (live().await, live().await);
+    let mut screens = [a.transport().screen(), b.transport().screen()];
+    let both = async {
+        tokio::join!(
+            a.transport().connect(addr(&b)),
+            b.transport().connect(addr(&a))
+        )
+    };
+    let (at_a, at_b) = soon("sessions", both).await;
+    assert!(are_the_same(&at_a.unwrap(), &at_b.unwrap()).await);
+    for screen in &mut screens {
+        // What waits there has been decided; to drop or refuse it changes nothing.
+        while let Ok(Some(session)) =
+            tokio::time::timeout(Duration::from_millis(50), screen.next()).await
+        {
+            session.reject(close_code::REFUSED, "too late");
+        }
+    }
+    let sessions = a.transport().sessions();
+    assert!(sessions.borrow().iter().all(MoqSession::is_alive));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_leaves_before_being_let_in_is_gone() {
+    let (host, guest) = (live().await, live().await);
+    let mut screen = host.transport().screen();
+    let session = {
+        let dialing = guest.transport().connect(addr(&host));
+        tokio::pin!(dialing);
+        tokio::select! {
+            session = knocked(&mut screen) => session,
+            _ = &mut dialing => panic!("nobody let it in"),
+        }
+    };
+    // The dial was dropped.
+    soon("gone", session.gone()).await;
+    let error = soon("gone", session.accept()).await.unwrap_err();
+    assert!(matches!(error, AcceptSessionError::Gone(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_taken_off_the_list_is_cut_off_and_who_is_put_on_it_sees() {
+    let guest = live().await;
+    let (allowed, list) = watch::channel(HashSet::from([guest.endpoint().id()]));
+    let host = guarded(Policy::Only(list)).await;
+    let (movie, _track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let watching = soon("subscribe", guest.subscribe(addr(&host), "movie"))
+        .await
+        .unwrap();
+    allowed.send_modify(HashSet::clear);
+    let session = watching.session();
+    assert_eq!(
+        soon("cut off", session.disconnected()).await,
+        DisconnectReason::RemoteClose
+    );
+    let refused = soon("refused", guest.subscribe(addr(&host), "movie")).await;
+    assert!(
+        matches!(
+            refused,
+            Err(iroh_live::SubscribeError::Connect(
+                ConnectError::Refused { .. }
+            ))
+        ),
+        "{refused:?}"
+    );
+    // The host may still dial the guest, who sees nothing on that session until it is on the list.
+    let mut incoming = guest.transport().incoming();
+    soon("session", host.transport().connect(addr(&guest)))
+        .await
+        .unwrap();
+    let session = soon("session", incoming.recv()).await.unwrap();
+    let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("movie"));
+    assert!(hidden.await.is_err());
+    allowed.send_modify(|list| {
+        list.insert(guest.endpoint().id());
+    });
+    soon("movie", session.subscribe("movie")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_found_is_said_when_the_peer_says_so() {
+    let (publisher, viewer) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    publisher.publish("movie", &movie).unwrap();
+    let session = soon("session", viewer.transport().connect(addr(&publisher)))
+        .await
+        .unwrap();
+    soon("movie", session.subscribe("movie")).await.unwrap();
+    // The branch is offered, but there is nothing there.
+    let error = soon("not found", session.subscribe("movie/trailer"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, SubscribeError::NotFound(name) if name == "movie/trailer"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_offered_to_one_peer_can_be_taken_back() {
+    let (a, b, c) = (live().await, live().await, live().await);
+    let at_a = soon("session", a.transport().connect(addr(&b)))
+        .await
+        .unwrap();
+    let elsewhere = soon("session", c.transport().connect(addr(&a)))
+        .await
+        .unwrap();
+    let (private, _track) = media("private");
+    at_a.publish("private", &private).unwrap();
+    let at_b = soon("session", b.transport().connect(addr(&a)))
+        .await
+        .unwrap();
+    let seen = soon("private", at_b.subscribe("private")).await.unwrap();
+    assert!(elsewhere.offered().is_empty());
+    at_a.unpublish("private");
+    soon("taken back", seen.closed()).await;
+    at_a.close(close_code::DONE, "done");
+    assert!(matches!(
+        at_a.publish("private", &private),
+        Err(PublishError::Ended)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_ends_what_is_on_its_way() {
+    let (host, guest) = (live().await, live().await);
+    let mut screen = host.transport().screen();
+    let dialing = guest.transport().connect(addr(&host));
+    tokio::pin!(dialing);
+    let session = tokio::select! {
+        session = knocked(&mut screen) => session,
+        _ = &mut dialing => panic!("nobody let it in"),
+    };
+    let (told, ()) = soon("shutdown", async {
+        tokio::join!(&mut dialing, host.shutdown())
+    })
+    .await;
+    assert!(
+        matches!(told.unwrap_err(), ConnectError::Closed(_)),
+        "the guest was told"
+    );
+    assert!(session.accept().await.is_err());
+    assert!(soon("the screen's end", screen.next()).await.is_none());
+    // A second time does no harm, and nothing begins afterwards.
+    soon("shutdown", host.shutdown()).await;
+    let after = soon("dial", host.transport().connect(addr(&guest))).await;
+    assert!(matches!(after, Err(ConnectError::Shutdown)), "{after:?}");
+    assert!(matches!(
+        host.publish("movie", &LocalBroadcast::new()),
+        Err(PublishError::Shutdown)
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutting_down_tells_the_peer_whatever_else_has_failed() {
+    let (host, guest) = (live().await, live().await);
+    let session = soon("session", guest.transport().connect(addr(&host)))
+        .await
+        .unwrap();
+    // The sessions outlive the transport's own end; the endpoint is closed behind the back of the rest.
+    let endpoint = host.endpoint().clone();
+    tokio::join!(
+        soon("shutdown", host.shutdown()),
+        soon("close", endpoint.close())
+    );
+    assert_eq!(
+        soon("told", session.disconnected()).await,
+        DisconnectReason::RemoteClose
+    );
+    assert!(host.endpoint().is_closed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_path_and_the_signals_of_a_session() {
+    let (a, b) = (live().await, live().await);
+    let session = soon("session", a.transport().connect(addr(&b)))
+        .await
+        .unwrap();
+    let mut path = session.path_changes();
+    let first = soon("path", path.next()).await.unwrap();
+    assert_eq!(first.kind, PathKind::Direct);
+    assert_eq!(first.address, session.path().address);
+    let mut signals = session.signals();
+    soon(
+        "signals",
+        signals.wait_for(|signals| !signals.rtt.is_zero()),
+    )
+    .await
+    .unwrap();
+    let stats = session.stats().snapshot();
+    assert_eq!(stats.path.address, first.address);
+    session.close(close_code::DONE, "done");
+    while soon("the path's end", path.next()).await.is_some() {}
+    while soon("the signals' end", signals.changed()).await.is_ok() {}
+}
