@@ -4,9 +4,19 @@
 
 pub mod caps;
 mod codec;
+mod decode;
+pub mod feed;
+pub mod playback;
 mod preset;
 
 pub use codec::{AudioCodec, VideoCodec};
+pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
+pub(crate) use playback::SharedPlayer;
+pub use playback::{
+    AudioBackend, AudioSamples, AudioTrack, MapError, MediaError, MediaTracks, PlaybackConfig,
+    PlaybackError, SubscribeMediaError, Synchronisation, TrackCounts, VideoFrame, VideoOutput,
+    VideoTrack,
+};
 pub use preset::{AudioPreset, VideoPreset};
 
 /// GStreamer could not be started.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Status,
     session::{self, Run},
-    track::{Timeline, Track},
+    track::Track,
 };
 use crate::{network::NetworkSettings, runtime};
 
@@ -398,10 +398,7 @@ impl IrohLiveSrc {
 
     fn latency_changed(&self, latency: gst::ClockTime) {
         if let Some(active) = &*lock(&self.active) {
-            active
-                .run
-                .timeline
-                .with(|playout| playout.set_latency(latency.into()));
+            active.run.timeline.set_latency(latency.into());
         }
         for track in self.tracks() {
             track.set_latency(latency);
@@ -566,7 +563,7 @@ impl IrohLiveSrc {
             .field("tracks", gst::Array::from_values(tracks))
             .field("path-type", self.path_type());
         if let Some(active) = &*lock(&self.active) {
-            let jitter = active.run.timeline.with(|playout| playout.jitter());
+            let jitter = active.run.timeline.jitter();
             stats = stats
                 .field(
                     "jitter",

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     IrohLiveSrc, Status,
     imp::{self, CAT},
-    track::{End, Timeline, Track},
+    track::{End, Track},
 };
-use iroh_live::media::caps::track_caps;
+use iroh_live::media::{caps::track_caps, feed::Timeline};
 
 /// When a publisher that is there but has no such broadcast is spoken of.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);
@@ -168,7 +168,7 @@ async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
                 Some(update) => {
                     if run.follow(&broadcast, &update, &mut readers).await? && !std::mem::replace(connected, true) {
                         if let Some(now) = run.running_time() {
-                            run.timeline.reconnected(now.nseconds());
+                            run.timeline.reconnected(now);
                         }
                         run.set_status(Status::Connected);
                     }

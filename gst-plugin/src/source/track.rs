@@ -2,78 +2,32 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use gst::{glib, prelude::*};
 use iroh_live::{
-    EncodedFrame, RemoteBroadcast, TrackConfig,
-    broadcast::{EncodedReader, ReadError, SubscribeTrackError},
-    playout::{Event, Playout},
+    RemoteBroadcast, TrackConfig,
+    broadcast::{ReadError, SubscribeTrackError},
+    media::feed::{Feed, FeedEnd, Timeline},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::imp::CAT;
 
-/// More than this is not kept for a pad that does not take its data.
-const MAX_QUEUED_BYTES: u64 = 64 << 20;
-
-/// How often frames that are held while the timeline is being found are looked at.
-const HOLD_TICK: Duration = Duration::from_millis(4);
-
-/// What all tracks of a broadcast share.
-pub(super) struct Timeline {
-    playout: Mutex<Playout>,
-    /// Counts the jumps of the mapping; each track flags a discontinuity when it has changed.
-    jumps: AtomicU32,
-    /// Numbers the subscriptions, for the playout to tell them apart.
-    subscriptions: AtomicU32,
-}
-
-impl Timeline {
-    pub(super) fn new(latency: Duration) -> Self {
-        Self {
-            playout: Mutex::new(Playout::new(latency)),
-            jumps: AtomicU32::new(0),
-            subscriptions: AtomicU32::new(0),
-        }
-    }
-
-    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Playout) -> T) -> T {
-        f(&mut self.playout.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Begins anew, as after a pause.
-    pub(super) fn restart(&self, latency: Duration) {
-        self.with(|playout| *playout = Playout::new(latency));
-        self.jumps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The connection is back. What is mapped from now on is a discontinuity.
-    pub(super) fn reconnected(&self, now: u64) {
-        self.with(|playout| playout.reconnected(now));
-        self.jumps.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 pub(super) struct Track {
     /// Its name in the catalog.
     pub(super) name: String,
     pub(super) ghost: gst::GhostPad,
     pub(super) stream: gst::Stream,
-    appsrc: gst_app::AppSrc,
+    feed: Feed,
     config: Mutex<TrackConfig>,
-    /// Caps that hold from the next key frame on: the catalog is ahead of the frames.
-    next_caps: Mutex<Option<gst::Caps>>,
     linked: watch::Sender<bool>,
     ended: AtomicBool,
-    frames: AtomicU64,
-    bytes: AtomicU64,
-    skipped: AtomicU64,
 }
 
 /// How reading a track ended.
@@ -144,17 +98,13 @@ impl Track {
             name: name.to_owned(),
             ghost,
             stream,
-            appsrc,
+            feed: Feed::new(appsrc, config.is_video()),
             config: Mutex::new(config.clone()),
-            next_caps: Mutex::default(),
             linked: watch::Sender::new(false),
             ended: AtomicBool::new(false),
-            frames: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
         });
         if let Some(tags) = tags(config) {
-            track.appsrc.send_event(gst::event::Tag::new(tags));
+            track.feed.appsrc().send_event(gst::event::Tag::new(tags));
         }
         for (signal, linked) in [("linked", true), ("unlinked", false)] {
             let weak = Arc::downgrade(&track);
@@ -169,34 +119,37 @@ impl Track {
     }
 
     pub(super) fn add_to(&self, bin: &gst::Bin) -> Result<(), glib::BoolError> {
-        bin.add(&self.appsrc)?;
+        bin.add(self.feed.appsrc())?;
         // Not before, as adding an element to a bin unlinks its pads.
         self.ghost
-            .set_target(self.appsrc.static_pad("src").as_ref())?;
-        self.appsrc.sync_state_with_parent()?;
+            .set_target(self.feed.appsrc().static_pad("src").as_ref())?;
+        self.feed.appsrc().sync_state_with_parent()?;
         bin.add_pad(&self.ghost)
     }
 
     pub(super) fn remove_from(&self, bin: &gst::Bin) {
-        self.appsrc.set_locked_state(true);
-        let _ = self.appsrc.set_state(gst::State::Null);
+        self.feed.appsrc().set_locked_state(true);
+        let _ = self.feed.appsrc().set_state(gst::State::Null);
         let _ = self.ghost.set_active(false);
         // It may not have been added yet.
         if self.ghost.parent().as_ref() == Some(bin.upcast_ref()) {
             let _ = bin.remove_pad(&self.ghost);
         }
         let _ = self.ghost.set_target(None::<&gst::Pad>);
-        let _ = bin.remove(&self.appsrc);
+        let _ = bin.remove(self.feed.appsrc());
     }
 
     /// Says on the pad what belongs to the broadcast, in front of the next frame.
     pub(super) fn send_collection(&self, collection: &gst::StreamCollection) {
-        self.appsrc
+        self.feed
+            .appsrc()
             .send_event(gst::event::StreamCollection::new(collection));
     }
 
     pub(super) fn set_latency(&self, latency: gst::ClockTime) {
-        self.appsrc.set_latency(latency, gst::ClockTime::NONE);
+        self.feed
+            .appsrc()
+            .set_latency(latency, gst::ClockTime::NONE);
     }
 
     pub(super) fn is_video(&self) -> bool {
@@ -217,23 +170,16 @@ impl Track {
     /// Takes a new description, which reaches downstream as caps in front of the next key frame.
     pub(super) fn update(&self, config: &TrackConfig, caps: &gst::Caps) {
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
-        if self.appsrc.caps().as_ref() != Some(caps) {
+        if self.feed.set_caps(caps) {
             gst::info!(CAT, obj = self.ghost, "caps: {caps}");
             self.stream.set_caps(Some(caps));
-            *self.next_caps() = Some(caps.clone());
         }
-    }
-
-    fn next_caps(&self) -> MutexGuard<'_, Option<gst::Caps>> {
-        self.next_caps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn end(&self) {
         if !self.ended.swap(true, Ordering::Relaxed) {
             gst::info!(CAT, obj = self.ghost, "end of stream");
-            let _ = self.appsrc.end_of_stream();
+            let _ = self.feed.appsrc().end_of_stream();
         }
     }
 
@@ -251,12 +197,13 @@ impl Track {
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
+        let stats = self.feed.stats();
         gst::Structure::builder("track")
             .field("pad", self.ghost.name())
             .field("name", self.name.as_str())
-            .field("frames", self.frames.load(Ordering::Relaxed))
-            .field("bytes", self.bytes.load(Ordering::Relaxed))
-            .field("discontinuities", self.skipped.load(Ordering::Relaxed))
+            .field("frames", stats.frames)
+            .field("bytes", stats.bytes)
+            .field("discontinuities", stats.discontinuities)
             .build()
     }
 
@@ -286,190 +233,25 @@ impl Track {
                 Ok(reader) => reader,
                 Err(error) => return End::Refused(error),
             };
-            let mut stamper = Stamper {
-                track: self,
+            let feed = self.feed.run(
+                &mut reader,
+                timeline.subscription(),
                 timeline,
                 zero,
-                number: timeline.subscriptions.fetch_add(1, Ordering::Relaxed),
-                video: config.is_video(),
-                held: Vec::new(),
-                jumps: None,
-                needs_key: config.is_video(),
-            };
-            let flow = tokio::select! {
-                flow = stamper.run(&mut reader, &running_time) => flow,
+                &running_time,
+            );
+            let end = tokio::select! {
+                end = feed => end,
                 _ = playing.wait_for(|playing| !*playing) => continue,
                 _ = linked.wait_for(|linked| !*linked) => continue,
             };
-            return flow;
-        }
-    }
-}
-
-/// Gives the frames of one subscription their times.
-struct Stamper<'a> {
-    track: &'a Track,
-    timeline: &'a Timeline,
-    zero: Option<SystemTime>,
-    number: u32,
-    video: bool,
-    /// Frames that wait for the timeline to be found.
-    held: Vec<EncodedFrame>,
-    /// The timeline's count of jumps at the last buffer; `None` before the first.
-    jumps: Option<u32>,
-    needs_key: bool,
-}
-
-impl Stamper<'_> {
-    async fn run(
-        &mut self,
-        reader: &mut EncodedReader,
-        running_time: &impl Fn() -> Option<gst::ClockTime>,
-    ) -> End {
-        let mut tick = tokio::time::interval(HOLD_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let flow = tokio::select! {
-                frame = reader.next() => match frame {
-                    Ok(Some(frame)) => self.frame(frame, running_time()),
-                    Ok(None) => {
-                        let _ = self.release();
-                        return End::Finished;
-                    }
-                    Err(error) => {
-                        let _ = self.release();
-                        return End::Lost(error);
-                    }
-                },
-                _ = tick.tick(), if !self.held.is_empty() => self.release_if_acquired(running_time()),
+            return match end {
+                FeedEnd::Finished => End::Finished,
+                FeedEnd::Lost(error) => End::Lost(error),
+                _ => End::Downstream,
             };
-            if flow.is_err() {
-                return End::Downstream;
-            }
         }
     }
-
-    fn frame(
-        &mut self,
-        frame: EncodedFrame,
-        now: Option<gst::ClockTime>,
-    ) -> Result<(), gst::FlowError> {
-        // Without a clock nothing can be timed; the state change to PLAYING brings it.
-        let Some(now) = now else { return Ok(()) };
-        let event = self
-            .timeline
-            .with(|playout| playout.observe(self.number, nanos(frame.timestamp), now.nseconds()));
-        match event {
-            Event::Steady => {}
-            Event::Stepped { by } => {
-                gst::info!(
-                    CAT,
-                    obj = self.track.ghost,
-                    "the delay of the path changed: {} ms",
-                    by / 1_000_000
-                );
-                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
-            }
-            Event::Reanchored => {
-                gst::info!(
-                    CAT,
-                    obj = self.track.ghost,
-                    "the publisher's timeline jumped"
-                );
-                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.held.push(frame);
-        self.release_if_acquired(Some(now))
-    }
-
-    fn release_if_acquired(&mut self, now: Option<gst::ClockTime>) -> Result<(), gst::FlowError> {
-        let now = now.unwrap_or_default().nseconds();
-        if self.timeline.with(|playout| playout.acquired(now)) {
-            return self.release();
-        }
-        Ok(())
-    }
-
-    fn release(&mut self) -> Result<(), gst::FlowError> {
-        for frame in std::mem::take(&mut self.held) {
-            self.push(frame)?;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, frame: EncodedFrame) -> Result<(), gst::FlowError> {
-        let track = self.track;
-        if track.appsrc.current_level_bytes() > MAX_QUEUED_BYTES {
-            if !self.needs_key {
-                gst::warning!(
-                    CAT,
-                    obj = track.ghost,
-                    "downstream is too slow: frames are dropped"
-                );
-            }
-            self.needs_key = true;
-            self.jumps = None;
-            return Ok(());
-        }
-        if self.needs_key && !frame.keyframe {
-            return Ok(());
-        }
-        let pts = self
-            .timeline
-            .with(|playout| playout.map(nanos(frame.timestamp)));
-        let pts = match u64::try_from(pts) {
-            Ok(pts) => gst::ClockTime::from_nseconds(pts),
-            // From before this pipeline began to run: a decoder needs the picture, nobody needs the sound.
-            Err(_) if self.video => gst::ClockTime::ZERO,
-            Err(_) => return Ok(()),
-        };
-        let jumps = self.timeline.jumps.load(Ordering::Relaxed);
-        let discont = self.jumps.replace(jumps) != Some(jumps) || frame.discontinuity;
-        self.needs_key = false;
-        if frame.keyframe
-            && let Some(caps) = track.next_caps().take()
-        {
-            track.appsrc.set_caps(Some(&caps));
-        }
-        let size = frame.payload.len() as u64;
-        let mut buffer = gst::Buffer::from_slice(frame.payload);
-        let buffer_mut = buffer.make_mut();
-        buffer_mut.set_pts(pts);
-        if !frame.keyframe {
-            buffer_mut.set_flags(gst::BufferFlags::DELTA_UNIT);
-        }
-        if discont {
-            buffer_mut.set_flags(gst::BufferFlags::DISCONT);
-            track.skipped.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(captured) = self.zero.and_then(|zero| {
-            let time = zero.checked_add(frame.timestamp)?;
-            time.duration_since(UNIX_EPOCH).ok()
-        }) {
-            gst::ReferenceTimestampMeta::add(
-                buffer_mut,
-                &unix_caps(),
-                gst::ClockTime::from_nseconds(nanos(captured)),
-                gst::ClockTime::NONE,
-            );
-        }
-        track.appsrc.push_buffer(buffer)?;
-        track.frames.fetch_add(1, Ordering::Relaxed);
-        track.bytes.fetch_add(size, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-/// The reference of the capture time that each buffer carries: nanoseconds since 1970-01-01 UTC.
-fn unix_caps() -> gst::Caps {
-    static CAPS: std::sync::LazyLock<gst::Caps> =
-        std::sync::LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
-    CAPS.clone()
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What the catalog says of a track beside its caps.

@@ -1,0 +1,426 @@
+//! Encoded frames into a pipeline: reads a track, gives its frames their times, pushes them into an appsrc.
+
+use std::{
+    future::Future,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    EncodedFrame,
+    broadcast::{EncodedReader, ReadError},
+    playout::{Event, Playout},
+};
+
+/// More than this is not kept for a pipeline that does not take its data.
+const MAX_QUEUED_BYTES: u64 = 64 << 20;
+
+/// A decoder that has more than this before it, and whose next frame is as much too late, is too slow for the stream.
+const BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(1);
+
+/// How often frames that are held while the timeline is being found are looked at.
+const HOLD_TICK: Duration = Duration::from_millis(4);
+
+/// What all tracks of a broadcast share: a [`Playout`] behind a lock. One for each pipeline, never one for each track.
+#[derive(Debug)]
+pub struct Timeline {
+    playout: Mutex<Playout>,
+    /// Counts the jumps of the mapping; each track flags a discontinuity when it has changed.
+    jumps: AtomicU32,
+    /// Numbers the subscriptions, for the playout to tell them apart.
+    subscriptions: AtomicU32,
+}
+
+impl Timeline {
+    /// A timeline that has seen nothing yet, for sinks with this latency budget.
+    pub fn new(latency: Duration) -> Self {
+        Self {
+            playout: Mutex::new(Playout::new(latency)),
+            jumps: AtomicU32::new(0),
+            subscriptions: AtomicU32::new(0),
+        }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Playout) -> T) -> T {
+        f(&mut self.playout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the latency budget.
+    pub fn set_latency(&self, latency: Duration) {
+        self.with(|playout| playout.set_latency(latency));
+    }
+
+    /// How unevenly frames arrive; see [`Playout::jitter`].
+    pub fn jitter(&self) -> Duration {
+        self.with(|playout| playout.jitter())
+    }
+
+    /// Begins anew, as after a pause. What is mapped from now on is a discontinuity.
+    pub fn restart(&self, latency: Duration) {
+        self.with(|playout| *playout = Playout::new(latency));
+        self.jumps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The connection is back, at this running time. What is mapped from now on is a discontinuity.
+    pub fn reconnected(&self, now: gst::ClockTime) {
+        self.with(|playout| playout.reconnected(now.nseconds()));
+        self.jumps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number for one more subscription to a track.
+    pub fn subscription(&self) -> Subscribed {
+        Subscribed(self.subscriptions.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// One subscription to a track, as the [`Timeline`] knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscribed(u32);
+
+/// A frame for a [`Feed`].
+#[derive(Debug)]
+pub struct FeedFrame {
+    /// The frame.
+    pub frame: EncodedFrame,
+    /// The caps that hold from this frame on, if they are new. Only with a key frame.
+    pub caps: Option<gst::Caps>,
+    /// Whether it is to be decoded and not shown.
+    pub decode_only: bool,
+}
+
+impl From<EncodedFrame> for FeedFrame {
+    fn from(frame: EncodedFrame) -> Self {
+        Self {
+            frame,
+            caps: None,
+            decode_only: false,
+        }
+    }
+}
+
+/// Where the frames of a [`Feed`] come from.
+pub trait FrameSource {
+    /// Why there may be no more.
+    type Error;
+
+    /// The next frame in decode order; `None` when there will be none. Has to be cancel safe.
+    fn next_frame(&mut self)
+    -> impl Future<Output = Result<Option<FeedFrame>, Self::Error>> + Send;
+}
+
+impl FrameSource for EncodedReader {
+    type Error = ReadError;
+
+    async fn next_frame(&mut self) -> Result<Option<FeedFrame>, ReadError> {
+        Ok(self.next().await?.map(FeedFrame::from))
+    }
+}
+
+/// How a feed ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FeedEnd<E> {
+    /// There are no more frames.
+    Finished,
+    /// The pipeline takes no more data.
+    Downstream,
+    /// The publisher or the connection is gone.
+    Lost(E),
+}
+
+/// What went through a feed since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeedStats {
+    /// Frames pushed.
+    pub frames: u64,
+    /// Bytes pushed.
+    pub bytes: u64,
+    /// Frames that were flagged as a discontinuity; the first one is.
+    pub discontinuities: u64,
+}
+
+/// Feeds one track into an appsrc.
+///
+/// A buffer's PTS is running time, as the [`Timeline`] maps it. Buffers carry DISCONT and DELTA_UNIT where they are due,
+/// and a reference timestamp (`timestamp/x-unix`) that says when they were captured, where the broadcast knows. A
+/// frame's bytes are not copied.
+#[derive(Debug)]
+pub struct Feed {
+    appsrc: gst_app::AppSrc,
+    video: bool,
+    /// A frame that is this late is of no use; none: every frame is.
+    latency: Option<gst::ClockTime>,
+    /// Caps that hold from the next key frame on: the catalog is ahead of the frames.
+    next_caps: Mutex<Option<gst::Caps>>,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    discontinuities: AtomicU64,
+}
+
+impl Feed {
+    /// A feed into `appsrc`, which has caps, is live, and works in time.
+    pub fn new(appsrc: gst_app::AppSrc, video: bool) -> Self {
+        Self {
+            appsrc,
+            video,
+            latency: None,
+            next_caps: Mutex::default(),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            discontinuities: AtomicU64::new(0),
+        }
+    }
+
+    /// Goes on at the next key frame when the pipeline is slower than the stream, rather than to fall further behind.
+    ///
+    /// `latency` is that of the sinks.
+    pub fn skipping(mut self, latency: gst::ClockTime) -> Self {
+        self.latency = Some(latency);
+        self
+    }
+
+    /// The appsrc.
+    pub fn appsrc(&self) -> &gst_app::AppSrc {
+        &self.appsrc
+    }
+
+    /// Changes the caps in front of the next key frame. Returns whether they are new.
+    pub fn set_caps(&self, caps: &gst::Caps) -> bool {
+        let new = self.appsrc.caps().as_ref() != Some(caps);
+        *self.next_caps() = new.then(|| caps.clone());
+        new
+    }
+
+    fn next_caps(&self) -> MutexGuard<'_, Option<gst::Caps>> {
+        self.next_caps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What went through so far.
+    pub fn stats(&self) -> FeedStats {
+        FeedStats {
+            frames: self.frames.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            discontinuities: self.discontinuities.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads `source` and pushes what it gives, beginning with a key frame. Pushes no end of stream.
+    ///
+    /// `zero` is when the broadcast's timestamps were zero; `running_time` gives the pipeline's, or none while it has no
+    /// clock, in which time frames are lost. Cancel safe: what was read was pushed, or is left out by the next call,
+    /// which begins with a key frame again.
+    pub async fn run<S: FrameSource>(
+        &self,
+        source: &mut S,
+        subscribed: Subscribed,
+        timeline: &Timeline,
+        zero: Option<SystemTime>,
+        running_time: &impl Fn() -> Option<gst::ClockTime>,
+    ) -> FeedEnd<S::Error> {
+        let mut stamper = Stamper {
+            feed: self,
+            timeline,
+            zero,
+            subscribed,
+            held: Vec::new(),
+            jumps: None,
+            needs_key: self.video,
+        };
+        let mut tick = tokio::time::interval(HOLD_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let flow = tokio::select! {
+                frame = source.next_frame() => match frame {
+                    Ok(Some(frame)) => stamper.frame(frame, running_time()),
+                    Ok(None) => {
+                        let _ = stamper.release(None);
+                        return FeedEnd::Finished;
+                    }
+                    Err(error) => {
+                        let _ = stamper.release(None);
+                        return FeedEnd::Lost(error);
+                    }
+                },
+                _ = tick.tick(), if !stamper.held.is_empty() => stamper.release_if_acquired(running_time()),
+            };
+            if flow.is_err() {
+                return FeedEnd::Downstream;
+            }
+        }
+    }
+
+    /// Whether the pipeline cannot follow.
+    fn overrun(&self, now: Option<gst::ClockTime>, pts: gst::ClockTime) -> bool {
+        if self.appsrc.current_level_bytes() > MAX_QUEUED_BYTES {
+            return true;
+        }
+        let (Some(latency), Some(now)) = (self.latency, now) else {
+            return false;
+        };
+        let queued = self.appsrc.current_level_time();
+        let next = pts.saturating_sub(queued);
+        queued > BEHIND && now > next + latency + BEHIND
+    }
+}
+
+/// Gives the frames of one subscription their times.
+struct Stamper<'a> {
+    feed: &'a Feed,
+    timeline: &'a Timeline,
+    zero: Option<SystemTime>,
+    subscribed: Subscribed,
+    /// Frames that wait for the timeline to be found.
+    held: Vec<FeedFrame>,
+    /// The timeline's count of jumps at the last buffer; `None` before the first.
+    jumps: Option<u32>,
+    needs_key: bool,
+}
+
+impl Stamper<'_> {
+    fn frame(
+        &mut self,
+        frame: FeedFrame,
+        now: Option<gst::ClockTime>,
+    ) -> Result<(), gst::FlowError> {
+        // Without a clock nothing can be timed; the state change to PLAYING brings it.
+        let Some(now) = now else { return Ok(()) };
+        let event = self.timeline.with(|playout| {
+            playout.observe(
+                self.subscribed.0,
+                nanos(frame.frame.timestamp),
+                now.nseconds(),
+            )
+        });
+        match event {
+            Event::Steady => {}
+            Event::Stepped { by } => {
+                tracing::info!("the delay of the path changed: {} ms", by / 1_000_000);
+                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::Reanchored => {
+                tracing::info!("the publisher's timeline jumped");
+                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.held.push(frame);
+        self.release_if_acquired(Some(now))
+    }
+
+    fn release_if_acquired(&mut self, now: Option<gst::ClockTime>) -> Result<(), gst::FlowError> {
+        let time = now.unwrap_or_default().nseconds();
+        if self.timeline.with(|playout| playout.acquired(time)) {
+            return self.release(now);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, now: Option<gst::ClockTime>) -> Result<(), gst::FlowError> {
+        for frame in std::mem::take(&mut self.held) {
+            self.push(frame, now)?;
+        }
+        Ok(())
+    }
+
+    fn push(
+        &mut self,
+        FeedFrame {
+            frame,
+            caps,
+            decode_only,
+        }: FeedFrame,
+        now: Option<gst::ClockTime>,
+    ) -> Result<(), gst::FlowError> {
+        let feed = self.feed;
+        if let Some(caps) = caps {
+            // Also if this frame is left out.
+            feed.set_caps(&caps);
+        }
+        let pts = self
+            .timeline
+            .with(|playout| playout.map(nanos(frame.timestamp)));
+        let mapped = u64::try_from(pts).map(gst::ClockTime::from_nseconds);
+        if feed.overrun(now, mapped.unwrap_or_default()) {
+            if !self.needs_key {
+                tracing::warn!(
+                    element = %feed.appsrc.name(),
+                    "downstream is too slow: frames are dropped"
+                );
+            }
+            self.needs_key = true;
+            self.jumps = None;
+            return Ok(());
+        }
+        if self.needs_key && !frame.keyframe {
+            return Ok(());
+        }
+        let pts = match mapped {
+            Ok(pts) => pts,
+            // From before this pipeline began to run: a decoder needs the picture, nobody needs the sound.
+            Err(_) if feed.video => gst::ClockTime::ZERO,
+            Err(_) => return Ok(()),
+        };
+        let jumps = self.timeline.jumps.load(Ordering::Relaxed);
+        let discont = self.jumps.replace(jumps) != Some(jumps) || frame.discontinuity;
+        self.needs_key = false;
+        if frame.keyframe
+            && let Some(caps) = feed.next_caps().take()
+        {
+            feed.appsrc.set_caps(Some(&caps));
+        }
+        let size = frame.payload.len() as u64;
+        let mut buffer = gst::Buffer::from_slice(frame.payload);
+        let buffer_mut = buffer.make_mut();
+        buffer_mut.set_pts(pts);
+        if !frame.keyframe {
+            buffer_mut.set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+        if decode_only {
+            buffer_mut.set_flags(gst::BufferFlags::DECODE_ONLY);
+        }
+        if discont {
+            buffer_mut.set_flags(gst::BufferFlags::DISCONT);
+            feed.discontinuities.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(captured) = self.zero.and_then(|zero| {
+            let time = zero.checked_add(frame.timestamp)?;
+            time.duration_since(UNIX_EPOCH).ok()
+        }) {
+            gst::ReferenceTimestampMeta::add(
+                buffer_mut,
+                &unix_caps(),
+                gst::ClockTime::from_nseconds(nanos(captured)),
+                gst::ClockTime::NONE,
+            );
+        }
+        feed.appsrc.push_buffer(buffer)?;
+        feed.frames.fetch_add(1, Ordering::Relaxed);
+        feed.bytes.fetch_add(size, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The reference of the capture time that each buffer carries: nanoseconds since 1970-01-01 UTC.
+fn unix_caps() -> gst::Caps {
+    static CAPS: std::sync::LazyLock<gst::Caps> =
+        std::sync::LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
+    CAPS.clone()
+}
+
+/// When what a buffer carries was captured, if that is known.
+pub fn captured(buffer: &gst::BufferRef) -> Option<SystemTime> {
+    let unix = unix_caps();
+    let meta = buffer
+        .iter_meta::<gst::ReferenceTimestampMeta>()
+        .find(|meta| meta.reference() == &*unix)?;
+    UNIX_EPOCH.checked_add(meta.timestamp().into())
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

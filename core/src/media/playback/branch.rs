@@ -1,0 +1,356 @@
+//! What plays one track in the pipeline: appsrc, decoder, output, in a bin that is made anew when the decoder fails.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use gst::{glib, prelude::*};
+use tokio::sync::mpsc;
+
+use super::{
+    AudioSamples, VideoFrame, VideoOutput,
+    player::{Branches, Part, Report},
+    slot::Slot,
+};
+use crate::media::feed::Feed;
+
+/// Frames that are decoded ahead of the one that waits for its time. Few, as a hardware decoder's pool is small.
+const DECODED_AHEAD: u32 = 3;
+
+/// What an audio device buffers, in microseconds: all of it is delay.
+const DEVICE_BUFFER: i64 = 60_000;
+/// In what portions it takes it.
+const DEVICE_PERIOD: i64 = 10_000;
+
+pub(super) type FrameSlot = Slot<VideoFrame, super::PlaybackError>;
+pub(super) type SampleSlot = Slot<AudioSamples, super::PlaybackError>;
+
+/// Where a track ends.
+#[derive(Debug, Clone)]
+pub(super) enum Output {
+    Frames(Arc<FrameSlot>, VideoOutput),
+    Samples(Arc<SampleSlot>),
+    /// A description of a sink.
+    Device(String),
+}
+
+/// What a branch is made of.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) caps: gst::Caps,
+    pub(super) decoder: String,
+    pub(super) output: Output,
+    /// How long the sinks wait; none: they do not.
+    pub(super) latency: Option<gst::ClockTime>,
+    pub(super) volume: (f64, bool),
+}
+
+/// A branch failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) part: Part,
+    pub(super) reason: String,
+}
+
+/// A track in the pipeline. Dropping it takes it out; that waits for its threads.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pipeline: gst::Pipeline,
+    branches: Branches,
+    bin: gst::Bin,
+    feed: Feed,
+    volume: Option<gst::Element>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    fed: Arc<AtomicU64>,
+    decoded: Arc<AtomicU64>,
+}
+
+impl Branch {
+    /// Makes a branch, and starts it. Blocks for as long as a decoder or a device takes to open.
+    pub(super) fn start(
+        pipeline: &gst::Pipeline,
+        branches: &Branches,
+        plan: &Plan,
+    ) -> Result<Self, Failure> {
+        let decoder = gst::parse::bin_from_description(&plan.decoder, true)
+            .map_err(|error| Failure::new(Part::Decoder, &error))?;
+        let output = plan.output.make(plan.latency)?;
+        let built =
+            Self::assemble(pipeline, branches, plan, decoder, output).map_err(|error| Failure {
+                part: Part::Decoder,
+                reason: error.to_string(),
+            })?;
+        built.run()
+    }
+
+    fn assemble(
+        pipeline: &gst::Pipeline,
+        branches: &Branches,
+        plan: &Plan,
+        decoder: gst::Bin,
+        (output, volume): (gst::Bin, Option<gst::Element>),
+    ) -> Result<Self, glib::BoolError> {
+        let video = matches!(plan.output, Output::Frames(..));
+        let bin = gst::Bin::new();
+        let appsrc = gst_app::AppSrc::builder()
+            .is_live(true)
+            .format(gst::Format::Time)
+            .stream_type(gst_app::AppStreamType::Stream)
+            .max_bytes(0)
+            .caps(&plan.caps)
+            .build();
+        let latency = plan.latency.unwrap_or_default();
+        appsrc.set_latency(latency, gst::ClockTime::NONE);
+        bin.add(&appsrc)?;
+        bin.add_many([decoder.upcast_ref::<gst::Element>(), output.upcast_ref()])?;
+        gst::Element::link_many([
+            appsrc.upcast_ref::<gst::Element>(),
+            decoder.upcast_ref(),
+            output.upcast_ref(),
+        ])?;
+        let count = |pad: &str| {
+            let count = Arc::new(AtomicU64::new(0));
+            let counter = count.clone();
+            decoder
+                .static_pad(pad)
+                .ok_or_else(|| glib::bool_error!("{}: no pad {pad}", plan.decoder))?
+                .add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    gst::PadProbeReturn::Ok
+                });
+            Ok::<_, glib::BoolError>(count)
+        };
+        let (fed, decoded) = (count("sink")?, count("src")?);
+        if let Some(volume) = &volume {
+            set_volume(volume, plan.volume);
+        }
+        let reports = branches.add(&bin, &output);
+        let branch = Self {
+            pipeline: pipeline.clone(),
+            branches: branches.clone(),
+            bin,
+            feed: Feed::new(appsrc, video).skipping(latency),
+            volume,
+            reports,
+            fed,
+            decoded,
+        };
+        pipeline.add(&branch.bin)?;
+        Ok(branch)
+    }
+
+    fn run(mut self) -> Result<Self, Failure> {
+        if let Err(error) = self.bin.sync_state_with_parent() {
+            // What the element said about it is better than that there was something.
+            while let Ok(report) = self.reports.try_recv() {
+                if let Report::Failed(failure) = report {
+                    return Err(failure);
+                }
+            }
+            return Err(Failure::new(Part::Decoder, &error));
+        }
+        // The new sinks do not know yet how long to wait.
+        let _ = self.pipeline.recalculate_latency();
+        Ok(self)
+    }
+
+    /// What it is fed by, and what the pipeline says of it.
+    pub(super) fn parts(&mut self) -> (&Feed, &mut mpsc::UnboundedReceiver<Report>) {
+        (&self.feed, &mut self.reports)
+    }
+
+    /// Says that nothing will follow; [`Report::Ended`] comes when all has been played.
+    pub(super) fn end(&self) {
+        let _ = self.feed.appsrc().end_of_stream();
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            fed: self.fed.clone(),
+            decoded: self.decoded.clone(),
+        }
+    }
+
+    /// The element that sets the volume, if there is one.
+    pub(super) fn volume(&self) -> Option<gst::Element> {
+        self.volume.clone()
+    }
+}
+
+/// What went into the decoder, and what came out.
+pub(super) struct Progress {
+    fed: Arc<AtomicU64>,
+    decoded: Arc<AtomicU64>,
+}
+
+impl Progress {
+    pub(super) fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn decoded(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Branch {
+    fn drop(&mut self) {
+        self.bin.set_locked_state(true);
+        let _ = self.bin.set_state(gst::State::Null);
+        let _ = self.pipeline.remove(&self.bin);
+        self.branches.remove(&self.bin);
+    }
+}
+
+impl Failure {
+    fn new(part: Part, error: &impl std::fmt::Display) -> Self {
+        Self {
+            part,
+            reason: error.to_string(),
+        }
+    }
+}
+
+pub(super) fn set_volume(element: &gst::Element, (volume, muted): (f64, bool)) {
+    element.set_property("volume", volume);
+    element.set_property("mute", muted);
+}
+
+impl Output {
+    /// The end of the branch, and the element in it that sets the volume.
+    fn make(
+        &self,
+        latency: Option<gst::ClockTime>,
+    ) -> Result<(gst::Bin, Option<gst::Element>), Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(Part::Output, &error);
+        let description = match self {
+            Self::Frames(_, output) => {
+                let mut description = String::new();
+                if latency.is_some() {
+                    // Decodes on while the sink waits.
+                    description = format!(
+                        "queue max-size-buffers={DECODED_AHEAD} max-size-bytes=0 max-size-time=0 ! "
+                    );
+                }
+                if let VideoOutput::Format(_) = output {
+                    description.push_str("videoconvert ! ");
+                }
+                description.push_str("appsink name=sink");
+                description
+            }
+            Self::Samples(_) => {
+                "audioconvert ! audioresample ! volume name=volume ! appsink name=sink".to_owned()
+            }
+            Self::Device(device) => {
+                format!("audioconvert ! audioresample ! volume name=volume ! {device}")
+            }
+        };
+        let bin =
+            gst::parse::bin_from_description(&description, true).map_err(|error| failed(&error))?;
+        let volume = bin.by_name("volume");
+        if let Self::Device(_) = self {
+            tune(&bin, latency.is_some());
+            return Ok((bin, volume));
+        }
+        let sink = bin
+            .by_name("sink")
+            .and_then(|sink| sink.downcast::<gst_app::AppSink>().ok())
+            .ok_or_else(|| failed(&"appsink cannot be made: install gstreamer1.0-plugins-base"))?;
+        sink.set_property("sync", latency.is_some());
+        // A live source needs no preroll.
+        sink.set_property("async", false);
+        sink.set_property("enable-last-sample", false);
+        sink.set_property("max-buffers", 1u32);
+        sink.set_caps(Some(&self.caps()));
+        if let Some(pad) = sink.static_pad("sink") {
+            allow_strides(&pad);
+        }
+        let callbacks = gst_app::AppSinkCallbacks::builder();
+        let callbacks = match self {
+            Self::Frames(slot, _) => {
+                let slot = slot.clone();
+                callbacks.new_sample(move |sink| {
+                    if let Some(frame) = VideoFrame::new(pull(sink)?) {
+                        slot.push(frame);
+                    }
+                    Ok(gst::FlowSuccess::Ok)
+                })
+            }
+            Self::Samples(slot) => {
+                let slot = slot.clone();
+                callbacks.new_sample(move |sink| {
+                    if let Some(samples) = AudioSamples::new(pull(sink)?) {
+                        slot.push(samples);
+                    }
+                    Ok(gst::FlowSuccess::Ok)
+                })
+            }
+            Self::Device(_) => callbacks,
+        };
+        sink.set_callbacks(callbacks.build());
+        Ok((bin, volume))
+    }
+
+    /// What the program takes.
+    fn caps(&self) -> gst::Caps {
+        match self {
+            Self::Frames(_, VideoOutput::System) => gst::Caps::new_empty_simple("video/x-raw"),
+            Self::Frames(_, VideoOutput::Native) => {
+                gst::Caps::builder("video/x-raw").any_features().build()
+            }
+            Self::Frames(_, VideoOutput::Format(format)) => gst::Caps::builder("video/x-raw")
+                .field("format", format.to_str())
+                .build(),
+            Self::Samples(_) | Self::Device(_) => gst::Caps::builder("audio/x-raw")
+                .field("format", gst_audio::AUDIO_FORMAT_F32.to_str())
+                .field("layout", "interleaved")
+                .build(),
+        }
+    }
+}
+
+fn pull(sink: &gst_app::AppSink) -> Result<gst::Sample, gst::FlowError> {
+    sink.pull_sample().map_err(|_| gst::FlowError::Eos)
+}
+
+/// Tells decoders that any stride will do, as otherwise they copy each frame into one without gaps.
+fn allow_strides(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        if let Some(query) = info.query_mut()
+            && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
+        {
+            allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Sets the sinks in the bin, those that are there and those that a sink that chooses brings later.
+fn tune(bin: &gst::Bin, sync: bool) {
+    let tune = move |element: &gst::Element| {
+        let class = element.object_class();
+        let mut set = |name: &str, value: glib::Value| {
+            let takes = class.find_property(name).is_some_and(|spec| {
+                spec.value_type() == value.type_()
+                    && spec.flags().contains(glib::ParamFlags::WRITABLE)
+            });
+            if takes {
+                element.set_property_from_value(name, &value);
+            }
+        };
+        if element.has_property("sync") {
+            set("sync", sync.to_value());
+            set("async", false.to_value());
+        }
+        if element.has_property("buffer-time") {
+            set("buffer-time", DEVICE_BUFFER.to_value());
+            set("latency-time", DEVICE_PERIOD.to_value());
+        }
+    };
+    for element in bin.iterate_recurse().into_iter().flatten() {
+        tune(&element);
+    }
+    bin.connect_deep_element_added(move |_, _, element| tune(element));
+}

@@ -1,0 +1,193 @@
+//! The frames of a track for the decoder: of the rendition that is best for now, one codec at a time.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{PlaybackError, player::Player};
+use crate::{
+    TrackConfig,
+    adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveReader, MediaKind, Quality, Rendition},
+    broadcast::{Catalog, CatalogWatch},
+    media::{
+        caps::track_caps,
+        decode::package,
+        feed::{FeedFrame, FrameSource, Subscribed},
+    },
+};
+
+/// A track that is read.
+pub(super) struct Source {
+    reader: AdaptiveReader,
+    /// When the broadcast's timestamps were zero.
+    pub(super) zero: Option<SystemTime>,
+    pub(super) subscribed: Subscribed,
+    /// What the decoder is set up for.
+    caps: Option<gst::Caps>,
+    /// The first frame, or the first of another codec.
+    first: Option<FeedFrame>,
+}
+
+impl Source {
+    /// Waits until the broadcast has the picture or the sound; `None` if it ended without.
+    pub(super) async fn open(
+        player: &Player,
+        kind: MediaKind,
+        quality: Quality,
+    ) -> Result<Option<Self>, PlaybackError> {
+        let mut catalog = player
+            .broadcast
+            .catalog()
+            .await
+            .map_err(PlaybackError::Catalog)?;
+        let zero = loop {
+            let Some(catalog) = catalog.next().await.map_err(PlaybackError::Catalog)? else {
+                return Ok(None);
+            };
+            if playable(player, &catalog, kind)? {
+                break CatalogWatch::zero(&catalog);
+            }
+        };
+        let (candidates, hardware) = (player.candidates, player.config.hardware);
+        let config = AdaptiveConfig::new(kind)
+            .with_quality(quality)
+            .with_max_age(player.config.latency)
+            .with_hold(player.config.latency / 2)
+            .with_filter(move |rendition: &Rendition| {
+                let playable = track_caps(&rendition.config)
+                    .is_ok_and(|caps| !candidates(&caps, hardware).is_empty());
+                if !playable {
+                    tracing::warn!(
+                        rendition = rendition.name,
+                        "left out: it cannot be decoded here"
+                    );
+                }
+                playable
+            });
+        let reader = player
+            .broadcast
+            .adaptive(config)
+            .await
+            .map_err(PlaybackError::Source)?;
+        Ok(Some(Self {
+            reader,
+            zero,
+            subscribed: player.timeline.subscription(),
+            caps: None,
+            first: None,
+        }))
+    }
+
+    pub(super) fn control(&self) -> AdaptiveControl {
+        self.reader.control()
+    }
+
+    /// What a decoder is to be set up for now; `None` when there is nothing more to come.
+    pub(super) async fn stream(&mut self) -> Result<Option<gst::Caps>, PlaybackError> {
+        if self.first.is_none() && self.caps.is_none() {
+            self.first = self.read().await?;
+        }
+        if let Some(caps) = self.first.as_ref().and_then(|first| first.caps.clone()) {
+            self.caps = Some(caps);
+        }
+        Ok(self.caps.clone())
+    }
+
+    /// Whether it stopped for another codec, which wants another decoder.
+    pub(super) fn switches(&self) -> bool {
+        self.first.is_some()
+    }
+
+    async fn read(&mut self) -> Result<Option<FeedFrame>, PlaybackError> {
+        let Some(next) = self.reader.next().await.map_err(PlaybackError::Source)? else {
+            return Ok(None);
+        };
+        let caps = if next.changed {
+            let caps = track_caps(&next.rendition.config)
+                .map_err(|reason| unplayable(&next.rendition.name, reason))?;
+            Some(caps)
+        } else {
+            None
+        };
+        Ok(Some(FeedFrame {
+            frame: next.frame,
+            caps,
+            decode_only: next.decode_only,
+        }))
+    }
+}
+
+impl FrameSource for Source {
+    type Error = PlaybackError;
+
+    async fn next_frame(&mut self) -> Result<Option<FeedFrame>, PlaybackError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(frame) = self.read().await? else {
+            return Ok(None);
+        };
+        if let Some(caps) = &frame.caps {
+            let same = self.caps.as_ref().is_some_and(|old| same_codec(old, caps));
+            if !same {
+                self.first = Some(frame);
+                return Ok(None);
+            }
+            self.caps = Some(caps.clone());
+        }
+        Ok(Some(frame))
+    }
+}
+
+/// Whether one decoder takes both.
+pub(super) fn same_codec(a: &gst::Caps, b: &gst::Caps) -> bool {
+    let kind = |caps: &gst::Caps| {
+        let structure = caps.structure(0)?;
+        let format = structure.get::<String>("stream-format").ok();
+        let version = structure.get::<i32>("mpegversion").ok();
+        Some((structure.name().to_string(), format, version))
+    };
+    kind(a) == kind(b)
+}
+
+/// Whether any rendition can be played. If there are some and none can, that is an error, as nothing would ever come.
+fn playable(player: &Player, catalog: &Catalog, kind: MediaKind) -> Result<bool, PlaybackError> {
+    let configs: Vec<(&String, TrackConfig)> = match kind {
+        MediaKind::Video => catalog
+            .video
+            .renditions
+            .iter()
+            .map(|(name, config)| (name, config.clone().into()))
+            .collect(),
+        MediaKind::Audio => catalog
+            .audio
+            .renditions
+            .iter()
+            .map(|(name, config)| (name, config.clone().into()))
+            .collect(),
+    };
+    let mut refused = None;
+    for (name, config) in &configs {
+        match track_caps(config) {
+            Ok(caps) if !(player.candidates)(&caps, player.config.hardware).is_empty() => {
+                return Ok(true);
+            }
+            Ok(caps) => {
+                let (codec, package) = package(&caps);
+                refused = Some(PlaybackError::MissingDecoder { codec, package });
+            }
+            Err(reason) => refused = refused.or_else(|| Some(unplayable(name, reason))),
+        }
+    }
+    refused.map_or(Ok(false), Err)
+}
+
+fn unplayable(track: &str, reason: String) -> PlaybackError {
+    PlaybackError::Unplayable {
+        track: track.to_owned(),
+        reason,
+    }
+}
+
+/// What is read at the moment.
+pub(super) fn rendition(control: &AdaptiveControl) -> Option<Arc<Rendition>> {
+    control.status().borrow().rendition.clone()
+}
