@@ -18,6 +18,8 @@ pub struct RemoteBroadcast {
     broadcast: broadcast::Consumer,
     /// What the peer says that it can deliver to us, where it says so.
     peer_rate: Option<bandwidth::Consumer>,
+    #[cfg(feature = "media")]
+    player: crate::media::SharedPlayer,
 }
 
 impl std::fmt::Debug for RemoteBroadcast {
@@ -83,6 +85,8 @@ impl RemoteBroadcast {
             name,
             broadcast,
             peer_rate: None,
+            #[cfg(feature = "media")]
+            player: Default::default(),
         }
     }
 
@@ -95,6 +99,11 @@ impl RemoteBroadcast {
     /// The broadcast's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    #[cfg(feature = "media")]
+    pub(crate) fn shared_player(&self) -> &crate::media::SharedPlayer {
+        &self.player
     }
 
     /// What the peer says that it can deliver to us, bits per second: the estimate of its congestion controller.

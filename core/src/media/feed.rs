@@ -9,6 +9,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use gst::prelude::*;
+
 use crate::{
     EncodedFrame,
     broadcast::{EncodedReader, ReadError},

@@ -4,7 +4,11 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use iroh_live::{Live, LiveTicket, TrackConfig, media::caps, transport::MoqSession};
+use iroh_live::{
+    Live, LiveTicket, TrackConfig,
+    media::{caps, feed::Timeline},
+    transport::MoqSession,
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 

@@ -331,7 +331,7 @@ fn allow_strides(pad: &gst::Pad) {
 fn tune(bin: &gst::Bin, sync: bool) {
     let tune = move |element: &gst::Element| {
         let class = element.object_class();
-        let mut set = |name: &str, value: glib::Value| {
+        let set = |name: &str, value: glib::Value| {
             let takes = class.find_property(name).is_some_and(|spec| {
                 spec.value_type() == value.type_()
                     && spec.flags().contains(glib::ParamFlags::WRITABLE)

@@ -130,7 +130,7 @@ impl VideoFrame {
     pub fn png(&self) -> Result<Vec<u8>, glib::Error> {
         let caps = gst::Caps::new_empty_simple("image/png");
         let limit = gst::ClockTime::from_seconds(10);
-        let png = gst_video::convert_sample(&self.media.sample, &caps, limit)?;
+        let png = gst_video::convert_sample(&self.media.sample, &caps, Some(limit))?;
         let map = png.buffer().and_then(|buffer| buffer.map_readable().ok());
         map.map(|map| map.to_vec()).ok_or_else(|| {
             glib::Error::new(gst::StreamError::Encode, "the encoder gave no picture")
