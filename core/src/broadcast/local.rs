@@ -29,6 +29,9 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct LocalBroadcast {
     inner: Arc<Inner>,
+    /// Sources and encoders. Tracks hold the rest of the broadcast only, as these hold the tracks.
+    #[cfg(feature = "media")]
+    pub(crate) media: Arc<crate::media::Slot>,
 }
 
 struct Inner {
@@ -130,6 +133,17 @@ impl LocalBroadcast {
                 catalog,
                 waiting: Mutex::default(),
             }),
+            #[cfg(feature = "media")]
+            media: Arc::default(),
+        }
+    }
+
+    /// The broadcast without the sources that write to it: what their tracks may hold on to.
+    pub(crate) fn tracks_only(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            #[cfg(feature = "media")]
+            media: Arc::default(),
         }
     }
 
@@ -156,7 +170,7 @@ impl LocalBroadcast {
         }
         drop(waiting);
         TrackReservation {
-            broadcast: self.clone(),
+            broadcast: self.tracks_only(),
         }
     }
 
@@ -172,9 +186,10 @@ impl LocalBroadcast {
         let name = name.into();
         let mux = self.inner.mux(&name, config.into())?;
         Ok(LocalTrack {
-            broadcast: self.clone(),
+            broadcast: self.tracks_only(),
             name,
             mux,
+            paused: false,
         })
     }
 
@@ -256,6 +271,8 @@ pub struct LocalTrack {
     broadcast: LocalBroadcast,
     name: String,
     mux: Mux,
+    /// Whether viewers were told that nothing comes for now.
+    paused: bool,
 }
 
 impl std::fmt::Debug for LocalTrack {
@@ -302,7 +319,7 @@ impl LocalTrack {
             u64::try_from(frame.timestamp.as_micros()).map_err(|_| WriteError::Rewind)?,
         )
         .map_err(|_| WriteError::Rewind)?;
-        let discontinuity = frame.discontinuity;
+        let discontinuity = frame.discontinuity && !self.paused;
         let frame = Frame {
             timestamp,
             duration: None,
@@ -315,6 +332,7 @@ impl LocalTrack {
                     mux.discontinuity()?;
                 }
                 let result = mux.write(frame).map_err(WriteError::from);
+                self.paused &= result.is_err();
                 if matches!(result, Err(WriteError::GroupTooLarge)) {
                     // What is left of this group could not be decoded; the next key frame opens a new one.
                     let _ = mux.cut(None);
@@ -331,8 +349,34 @@ impl LocalTrack {
                     ..frame
                 })?;
                 mux.cut(None)?;
+                self.paused = false;
                 Ok(())
             }
+        }
+    }
+
+    /// Says that nothing comes for now, as when nobody watches or the source is switched off.
+    ///
+    /// What was written before `at` is over then: who subscribes later waits for what comes next, and is not shown the
+    /// last group as if it were live. Called again and again while the pause lasts it keeps that true for viewers with
+    /// any patience. The next [`write`](Self::write) ends the pause; of video it must be a key frame.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; the track goes on after each but [`WriteError::Ended`].
+    pub fn pause(&mut self, at: Duration) -> Result<(), WriteError> {
+        match &mut self.mux {
+            Mux::Video(mux) => pause(mux, at, self.paused)?,
+            Mux::Audio(mux) => pause(mux, at, self.paused)?,
+        }
+        self.paused = true;
+        Ok(())
+    }
+
+    #[cfg(feature = "media")]
+    pub(crate) fn demand(&self) -> moq_lite::track::Demand {
+        match &self.mux {
+            Mux::Video(mux) => mux.demand(),
+            Mux::Audio(mux) => mux.demand(),
         }
     }
 
@@ -363,6 +407,34 @@ impl LocalTrack {
         }
         Ok(())
     }
+}
+
+/// Puts an empty frame into a group of its own: to readers a mark that what was there before is over.
+fn pause<R: Clone + Send + 'static>(
+    mux: &mut Producer<Wire, R>,
+    at: Duration,
+    again: bool,
+) -> Result<(), WriteError> {
+    if mux.needs_keyframe() && mux.live_edge().is_none() {
+        // Nothing was ever written.
+        return Ok(());
+    }
+    if !again {
+        mux.discontinuity()?;
+    }
+    let at = u64::try_from(at.as_micros())
+        .ok()
+        .and_then(|micros| Timestamp::from_micros(micros).ok())
+        .ok_or(WriteError::Rewind)?;
+    let timestamp = mux.live_edge().map_or(at, |edge| edge.max(at));
+    mux.write(Frame {
+        timestamp,
+        duration: None,
+        payload: bytes::Bytes::new(),
+        keyframe: true,
+    })?;
+    mux.cut(None)?;
+    Ok(())
 }
 
 impl LocalBroadcast {

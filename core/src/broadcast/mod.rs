@@ -7,6 +7,7 @@
 mod cache;
 mod local;
 mod remote;
+mod timeline;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,
 };
+pub use timeline::Timeline;
 
 /// One encoded video frame (access unit, temporal unit) or audio packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

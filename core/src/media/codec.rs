@@ -1,6 +1,6 @@
 //! The codecs that media can be encoded with.
 
-use super::caps::Codec;
+use super::{VideoPreset, caps::Codec};
 
 /// A codec for video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -33,6 +33,20 @@ pub enum AudioCodec {
 impl VideoCodec {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::H264, Self::H265, Self::Av1, Self::Vp8, Self::Vp9];
+
+    /// What a preset gets with this codec, bits a second: less than H.264 where the codec needs less. What the program
+    /// chose itself is left as it is.
+    pub fn bitrate(self, preset: VideoPreset) -> u64 {
+        let bitrate = preset.bitrate();
+        if matches!(preset, VideoPreset::Custom { .. }) {
+            return bitrate;
+        }
+        match self {
+            Self::H264 | Self::Vp8 => bitrate,
+            Self::H265 | Self::Vp9 => bitrate * 7 / 10,
+            Self::Av1 => bitrate * 6 / 10,
+        }
+    }
 }
 
 impl From<VideoCodec> for Codec {

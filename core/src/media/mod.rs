@@ -5,12 +5,16 @@
 pub mod caps;
 mod codec;
 mod decode;
+mod encoder;
 pub mod feed;
 pub mod playback;
 mod preset;
+mod publish;
+mod source;
 
 pub use codec::{AudioCodec, VideoCodec};
 pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
+pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
 pub(crate) use playback::SharedPlayer;
 pub use playback::{
     AudioBackend, AudioSamples, AudioTrack, MapError, MediaError, MediaTracks, PlaybackConfig,
@@ -18,6 +22,14 @@ pub use playback::{
     VideoTrack,
 };
 pub use preset::{AudioPreset, VideoPreset};
+pub(crate) use publish::Slot;
+pub use publish::{
+    CapturedFrame, LocalAudio, LocalVideo, Preview, PublishMediaError, RenditionInfo,
+    SetSourceError, SourceStatus,
+};
+pub use source::{
+    AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,
+};
 
 /// GStreamer could not be started.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! The transport: iroh connections as MoQ sessions, one with each peer.
 
+mod egress;
 mod error;
 mod incoming;
 mod moq;
@@ -14,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "media")]
+pub(crate) use egress::subscriptions;
 pub use error::{
     AcceptSessionError, ConnectError, DisconnectReason, PublishError, SubscribeError, close_code,
 };

@@ -22,7 +22,7 @@ use tracing::{Instrument, debug, info_span};
 
 use super::{
     AcceptSessionError, ConnectError, IncomingSession, IncomingSessions, MoqSession, Policy,
-    PublishError, alpns, close_code,
+    PublishError, alpns, close_code, egress,
     incoming::{Decision, MAX_WAITING, Question},
     lock,
     peer::{Peer, Turn},
@@ -302,7 +302,8 @@ impl Moq {
         let heard = quic.heard();
         let client = Client::new()
             .with_publisher(&origins.local)
-            .with_subscriber(origins.remote.clone());
+            .with_subscriber(origins.remote.clone())
+            .with_stats(egress::session());
         let handshake = async {
             let (session, driver) = client
                 .connect(now(), quic)
@@ -388,7 +389,8 @@ impl Moq {
         let origins = self.inner.origins();
         let handshake = handshake
             .with_publisher(&origins.local)
-            .with_subscriber(origins.remote.clone());
+            .with_subscriber(origins.remote.clone())
+            .with_stats(egress::session());
         let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
         self.inner.drive(driver);
         let session = self
