@@ -1,5 +1,7 @@
 //! The entry point.
 
+use std::time::Duration;
+
 use iroh::{
     Endpoint, EndpointAddr,
     protocol::{Router, RouterBuilder},
@@ -10,9 +12,13 @@ use crate::{
     broadcast::LocalBroadcast,
     endpoint::{BindEndpointError, EndpointConfig},
     subscription::{SubscribeError, Subscription},
+    ticket::{LiveTicket, ParseTicketError},
     transport::{Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_from_env},
 };
+
+/// How long a ticket waits for a relay.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Live media on one endpoint: publish, subscribe. Cheap to clone.
 ///
@@ -154,6 +160,21 @@ impl Live {
         let session = self.moq.connect(remote).await?;
         let broadcast = session.find(name).await?;
         Ok(Subscription::new(session, broadcast))
+    }
+
+    /// The ticket of a broadcast of this endpoint.
+    ///
+    /// Waits until a relay is there, so that the ticket can be used from everywhere, but no longer than two seconds:
+    /// without one it still serves on networks where both ends see each other. Addresses change;
+    /// [`Endpoint::watch_addr`] says when, and [`LiveTicket::new`] makes a new one. Cancel safe.
+    ///
+    /// # Errors
+    /// [`ParseTicketError`] when the name cannot be part of a ticket, as when it is too long.
+    pub async fn ticket(&self, name: &str) -> Result<LiveTicket, ParseTicketError> {
+        let _ = tokio::time::timeout(ONLINE_TIMEOUT, self.endpoint.online()).await;
+        let ticket = LiveTicket::new(self.endpoint.addr(), name);
+        ticket.check()?;
+        Ok(ticket)
     }
 
     /// The endpoint.

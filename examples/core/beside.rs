@@ -24,7 +24,10 @@ struct Echo;
 impl ProtocolHandler for Echo {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let (mut send, mut receive) = connection.accept_bi().await?;
-        let said = receive.read_to_end(1024).await.map_err(AcceptError::from_err)?;
+        let said = receive
+            .read_to_end(1024)
+            .await
+            .map_err(AcceptError::from_err)?;
         send.write_all(&said).await.map_err(AcceptError::from_err)?;
         send.finish()?;
         connection.closed().await;
@@ -42,7 +45,9 @@ async fn main() -> Result<()> {
     let router = router.spawn();
 
     let broadcast = LocalBroadcast::new();
-    broadcast.audio().set(AudioSource::test(), AudioCodec::Opus, [AudioPreset::Lq])?;
+    broadcast
+        .audio()
+        .set(AudioSource::test(), AudioCodec::Opus, [AudioPreset::Lq])?;
     live.publish("tone", &broadcast)?;
 
     let guest = Live::builder(EndpointConfig::default().bind().await?).spawn();
@@ -51,11 +56,17 @@ async fn main() -> Result<()> {
     let catalog = catalog.next().await?.context("the broadcast has ended")?;
     println!("live media: {:?}", catalog.audio.renditions.keys());
 
-    let connection = guest.endpoint().connect(router.endpoint().addr(), ECHO).await?;
+    let connection = guest
+        .endpoint()
+        .connect(router.endpoint().addr(), ECHO)
+        .await?;
     let (mut send, mut receive) = connection.open_bi().await?;
     send.write_all(b"hello").await?;
     send.finish()?;
-    println!("echo: {}", String::from_utf8_lossy(&receive.read_to_end(1024).await?));
+    println!(
+        "echo: {}",
+        String::from_utf8_lossy(&receive.read_to_end(1024).await?)
+    );
 
     guest.shutdown().await;
     live.shutdown().await;

@@ -8,15 +8,21 @@
 use anyhow::{Context, Result};
 use iroh_live::{
     Call, Live, LiveTicket, LocalBroadcast,
-    media::{AudioBackend, AudioCodec, AudioPreset, AudioSource, VideoCodec, VideoPreset, VideoSource},
+    media::{
+        AudioBackend, AudioCodec, AudioPreset, AudioSource, VideoCodec, VideoPreset, VideoSource,
+    },
 };
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let live = Live::from_env().await?.with_router().spawn();
     let local = LocalBroadcast::new();
-    local.video().set_source(VideoSource::test(), VideoCodec::H264, [VideoPreset::P360])?;
-    local.audio().set(AudioSource::test(), AudioCodec::Opus, [AudioPreset::Lq])?;
+    local
+        .video()
+        .set_source(VideoSource::test(), VideoCodec::H264, [VideoPreset::P360])?;
+    local
+        .audio()
+        .set(AudioSource::test(), AudioCodec::Opus, [AudioPreset::Lq])?;
 
     let call = match std::env::args().nth(1) {
         Some(ticket) => {
@@ -31,7 +37,10 @@ async fn main() -> Result<()> {
     };
     println!("in a call with {}", call.session().remote_id().fmt_short());
 
-    let tracks = call.remote().media(&AudioBackend::default(), Default::default()).await?;
+    let tracks = call
+        .remote()
+        .media(&AudioBackend::default(), Default::default())
+        .await?;
     let video = tracks.video.as_ref().context("the peer sends no picture")?;
     let signals = call.signals();
     let show = async {

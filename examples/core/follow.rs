@@ -14,10 +14,17 @@ async fn main() -> Result<()> {
     let ticket = std::env::args().nth(1).context("usage: follow TICKET")?;
     let ticket: LiveTicket = ticket.parse()?;
     let live = Live::from_env().await?.spawn();
-    let subscription = live.subscribe(ticket.endpoint_addr()?, ticket.name()).await?;
+    let subscription = live
+        .subscribe(ticket.endpoint_addr()?, ticket.name())
+        .await?;
     // The default quality is the best that the network carries.
-    let tracks = subscription.media(&AudioBackend::none(), PlaybackConfig::default()).await?;
-    let video = tracks.video.as_ref().context("the broadcast has no video")?;
+    let tracks = subscription
+        .media(&AudioBackend::none(), PlaybackConfig::default())
+        .await?;
+    let video = tracks
+        .video
+        .as_ref()
+        .context("the broadcast has no video")?;
 
     let mut signals = subscription.signals().clone();
     let mut watched = None;

@@ -20,8 +20,12 @@ async fn main() -> Result<()> {
     };
     // Two sizes from one capture: viewers take what their network carries. What nobody watches is not encoded.
     let presets = [VideoPreset::P720, VideoPreset::P180];
-    broadcast.video().set_source(video, VideoCodec::H264, presets)?;
-    broadcast.audio().set(audio, AudioCodec::Opus, [AudioPreset::Hq])?;
+    broadcast
+        .video()
+        .set_source(video, VideoCodec::H264, presets)?;
+    broadcast
+        .audio()
+        .set(audio, AudioCodec::Opus, [AudioPreset::Hq])?;
     live.publish("stream", &broadcast)?;
     println!("{}", live.ticket("stream").await?);
 

@@ -21,7 +21,9 @@ async fn main() -> Result<()> {
         .build()?;
     let (pusher, source) = VideoSource::push(format);
     let broadcast = LocalBroadcast::new();
-    broadcast.video().set_source(source, VideoCodec::Vp8, [VideoPreset::P360])?;
+    broadcast
+        .video()
+        .set_source(source, VideoCodec::Vp8, [VideoPreset::P360])?;
 
     let live = Live::from_env().await?.with_router().spawn();
     live.publish("pixels", &broadcast)?;
@@ -38,7 +40,9 @@ async fn main() -> Result<()> {
         }
         shift = shift.wrapping_add(2);
         let pixels: Vec<u8> = (0..HEIGHT)
-            .flat_map(|y| (0..WIDTH).flat_map(move |x| [x + shift, y + shift, x ^ y, 0].map(|n| n as u8)))
+            .flat_map(|y| {
+                (0..WIDTH).flat_map(move |x| [x + shift, y + shift, x ^ y, 0].map(|n| n as u8))
+            })
             .collect();
         // The bytes become the buffer: nothing is copied before the encoder.
         pusher.push(gst::Buffer::from_slice(pixels))?;

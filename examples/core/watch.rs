@@ -21,11 +21,19 @@ async fn main() -> Result<()> {
     let audio_backend = AudioBackend::default();
     let config = PlaybackConfig::default();
     let (session, tracks) = live
-        .subscribe_media(ticket.endpoint_addr()?, ticket.name(), &audio_backend, config)
+        .subscribe_media(
+            ticket.endpoint_addr()?,
+            ticket.name(),
+            &audio_backend,
+            config,
+        )
         .await?;
     println!("connected to {}", session.remote_id().fmt_short());
 
-    let video = tracks.video.as_ref().context("the broadcast has no video")?;
+    let video = tracks
+        .video
+        .as_ref()
+        .context("the broadcast has no video")?;
     let mut window = None;
     let mut frames = 0_u64;
     while let Some(frame) = video.next_frame().await? {

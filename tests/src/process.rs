@@ -62,6 +62,11 @@ impl Process {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// Where it writes to.
+    pub fn log_location(&self) -> PathBuf {
+        self.log.clone()
+    }
+
     /// Waits for something to come about while the process runs.
     ///
     /// # Panics
