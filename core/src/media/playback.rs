@@ -8,8 +8,7 @@
 //! let tracks = sub.media(&audio_backend, Default::default()).await?;
 //! if let Some(video) = &tracks.video {
 //!     while let Some(frame) = video.next_frame().await? {
-//!         let picture = frame.map()?;
-//!         println!("{}x{}", picture.width(), picture.height());
+//!         println!("{}x{} at {:?}", frame.width(), frame.height(), frame.running_time());
 //!     }
 //! }
 //! # Ok(()) }
