@@ -71,7 +71,7 @@ impl From<ConnectError> for CallError {
     }
 }
 
-/// A call with one peer. Ends when either side closes it or drops it.
+/// A call with one peer, whose encoders follow what the connection carries. Ends when either side closes it or drops it.
 ///
 /// Where the session carries nothing but the call it ends with it. Where it carries more, as a broadcast that either
 /// side watches, only the call ends, and both sides hear of it all the same.
@@ -207,6 +207,17 @@ impl Call {
 
     /// Finds out when the call ends otherwise than by [`close`](Self::close).
     fn supervise(&self) {
+        #[cfg(feature = "media")]
+        {
+            let (video, signals) = (self.local.video(), self.signals());
+            let mut ended = self.end.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = video.follow(signals) => {}
+                    _ = ended.wait_for(Option::is_some) => {}
+                }
+            });
+        }
         let (line, remote, end) = (self.line.clone(), self.remote.clone(), self.end.clone());
         tokio::spawn(async move {
             let mut ended = end.subscribe();

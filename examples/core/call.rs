@@ -30,9 +30,10 @@ async fn main() -> Result<()> {
             Call::dial(&live, ticket.endpoint_addr()?, local).await?
         }
         None => {
-            let mut incoming = live.transport().incoming();
+            let mut calls = Call::incoming(&live);
             println!("{}", live.ticket("call").await?);
-            Call::accept(incoming.recv().await?, local).await?
+            let ringing = calls.next().await.context("shut down")?;
+            ringing.accept(local).await?
         }
     };
     println!("in a call with {}", call.session().remote_id().fmt_short());

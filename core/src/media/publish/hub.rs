@@ -230,6 +230,7 @@ impl Hub {
                 name: rendition.job.name.clone(),
                 config: rendition.output.config(),
                 encoder: rendition.encoder(),
+                nominal: rendition.job.bitrate,
                 bitrate: rendition.bitrate(),
                 watched: rendition.output.is_watched(),
                 frames_encoded: rendition.output.encoded.load(Ordering::Relaxed),

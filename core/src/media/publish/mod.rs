@@ -2,6 +2,7 @@
 
 mod encode;
 mod fit;
+mod follow;
 mod gate;
 mod hub;
 mod output;
@@ -125,6 +126,8 @@ pub struct RenditionInfo {
     pub config: Option<TrackConfig>,
     /// The GStreamer element that encodes it, if one does.
     pub encoder: Option<String>,
+    /// What its preset asks for, bits a second.
+    pub nominal: u64,
     /// What the encoder is told, bits a second.
     pub bitrate: u64,
     /// Whether anybody watches it.
