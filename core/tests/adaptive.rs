@@ -26,8 +26,13 @@ async fn live() -> Live {
     Live::builder(endpoint).with_router().spawn()
 }
 
-const RENDITIONS: [(&str, u32, usize); 3] =
-    [("low", 180, 200), ("mid", 360, 800), ("high", 720, 2000)];
+/// The last one comes later.
+const RENDITIONS: [(&str, u32, usize); 4] = [
+    ("low", 180, 200),
+    ("mid", 360, 800),
+    ("high", 720, 2000),
+    ("best", 1080, 3000),
+];
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Frames from one key frame to the next.
 const GOP: u64 = 25;
@@ -54,7 +59,7 @@ impl Publisher {
     async fn new() -> Self {
         let live = live().await;
         let broadcast = LocalBroadcast::new();
-        let tracks: Vec<_> = RENDITIONS
+        let tracks: Vec<_> = RENDITIONS[..3]
             .iter()
             .map(|(name, height, size)| {
                 broadcast
@@ -239,7 +244,11 @@ async fn the_program_switches_up_and_down_without_a_gap() {
 async fn where_there_is_room_the_best_is_reached_without_a_gap() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
-    let mut watcher = Watcher::new(&subscription, patient()).await;
+    let lowest = patient().with_quality(Quality::Lowest);
+    let mut watcher = Watcher::new(&subscription, lowest).await;
+    watcher.until("low").await;
+    let control = watcher.reader.control();
+    control.set_quality(Quality::Auto).unwrap();
     watcher.until("high").await;
     let report = watcher.reader.control().status().borrow().report;
     assert!(report.healthy && report.rate > 0, "{report:?}");
@@ -259,21 +268,21 @@ async fn a_rendition_that_leaves_is_switched_away_from_without_a_gap() {
     drop(publisher.take("mid"));
     watcher.until("low").await;
     // A better one comes.
-    let (name, height, size) = RENDITIONS[2];
+    let (name, height, size) = RENDITIONS[3];
     let description = config(height, size);
     let track = publisher
         .broadcast
         .publish_track(name, description)
         .unwrap();
     publisher.tracks.lock().unwrap().push(track);
-    watcher.until("high").await;
+    watcher.until("best").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_the_broadcast_is_the_end_of_the_stream() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
-    let mut watcher = Watcher::new(&subscription, patient()).await;
+    let mut watcher = Watcher::new(&subscription, patient().with_quality(Quality::Lowest)).await;
     watcher.until("low").await;
     publisher.stop.cancel();
     for track in publisher.tracks.lock().unwrap().iter_mut() {
@@ -287,7 +296,7 @@ async fn the_end_of_the_broadcast_is_the_end_of_the_stream() {
 async fn a_publisher_that_vanishes_is_an_error_that_says_so() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
-    let mut watcher = Watcher::new(&subscription, patient()).await;
+    let mut watcher = Watcher::new(&subscription, patient().with_quality(Quality::Lowest)).await;
     watcher.until("low").await;
     subscription.session().close(7, "gone");
     let error = loop {
@@ -320,4 +329,25 @@ async fn a_name_that_is_not_there_and_renditions_that_cannot_be_played() {
         .with_filter(|rendition| rendition.name != "high");
     let mut watcher = Watcher::new(&subscription, config).await;
     watcher.until("mid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_of_a_track_is_counted() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let (name, height, size) = RENDITIONS[0];
+    let description = config(height, size).into();
+    let subscribing =
+        subscription
+            .broadcast()
+            .subscribe(name, &description, Duration::from_secs(4));
+    let mut reader = soon("subscribe", subscribing).await.unwrap();
+    assert_eq!(reader.stats().frames, 0);
+    for n in 1..=2 * GOP {
+        soon("a frame", reader.next()).await.unwrap().unwrap();
+        let stats = reader.stats();
+        assert_eq!((stats.frames, stats.bytes), (n, n * size as u64));
+        assert_eq!(stats.keyframes, n.div_ceil(GOP));
+        assert_eq!(stats.discontinuities, 0);
+    }
 }

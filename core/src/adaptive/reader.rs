@@ -1,7 +1,7 @@
 //! The frames of the rendition that is best for now.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     fmt,
     future::pending,
     sync::Arc,
@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_millis(200);
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// When all renditions have ended, so long the catalog may still name another.
 const GRACE: Duration = Duration::from_secs(1);
+/// A rendition that its publisher ended may come again under the same name. Below, an ended track is kept for those who
+/// have not read it, five seconds from the last look at it.
+const ENDED: Duration = Duration::from_secs(10);
 /// A timestamp this far back is no reordered frame but another timeline.
 pub(super) const JUMP: Duration = Duration::from_secs(10);
 /// The least and the most that a rendition may fall behind the one that is to replace it.
@@ -269,8 +272,8 @@ pub struct AdaptiveReader {
     left: Duration,
     selector: Selector,
     renditions: Vec<Arc<Rendition>>,
-    /// Renditions that the publisher ended, though the catalog still has them.
-    finished: HashSet<String>,
+    /// Renditions that the publisher ended, though the catalog still has them, and when.
+    finished: HashMap<String, Duration>,
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
     current: Option<Source>,
@@ -399,7 +402,7 @@ impl AdaptiveReader {
             stale: false,
             left: Duration::ZERO,
             renditions: Vec::new(),
-            finished: HashSet::new(),
+            finished: HashMap::new(),
             idle_since: None,
             current: None,
             lost: None,
@@ -540,7 +543,7 @@ impl AdaptiveReader {
                         self.lost = Some(error.into());
                         self.selector.lost(now);
                     }
-                    (Ok(_), Some(name)) => self.finish(name),
+                    (Ok(_), Some(name)) => self.finish(name, now),
                     (Ok(_), None) => {}
                 }
                 self.stale = true;
@@ -580,7 +583,7 @@ impl AdaptiveReader {
                 self.abandon();
                 match (ended, name) {
                     (Err(error), _) => debug!(%error, "the rendition was lost before it was shown"),
-                    (Ok(_), Some(name)) => self.finish(name),
+                    (Ok(_), Some(name)) => self.finish(name, now),
                     (Ok(_), None) => {}
                 }
             }
@@ -601,14 +604,14 @@ impl AdaptiveReader {
     }
 
     /// A rendition was ended by its publisher.
-    fn finish(&mut self, name: String) {
+    fn finish(&mut self, name: String, now: Duration) {
         // What the catalog no longer has may come again.
         if self
             .renditions
             .iter()
             .any(|rendition| rendition.name == name)
         {
-            self.finished.insert(name);
+            self.finished.insert(name, now);
         }
         self.update_ladder();
     }
@@ -616,7 +619,7 @@ impl AdaptiveReader {
     fn take_renditions(&mut self, renditions: Vec<Arc<Rendition>>) {
         self.renditions = renditions;
         let (renditions, finished) = (&self.renditions, &mut self.finished);
-        finished.retain(|name| renditions.iter().any(|rendition| rendition.name == *name));
+        finished.retain(|name, _| renditions.iter().any(|rendition| rendition.name == *name));
         let current = self.current.iter_mut();
         for source in current.chain(self.attempt.as_mut().and_then(Attempt::source)) {
             let now = renditions
@@ -631,7 +634,7 @@ impl AdaptiveReader {
         let rungs = self
             .renditions
             .iter()
-            .filter(|rendition| !self.finished.contains(&rendition.name))
+            .filter(|rendition| !self.finished.contains_key(&rendition.name))
             .map(|rendition| rendition.rung())
             .collect();
         self.selector.set_ladder(rungs);
@@ -741,6 +744,12 @@ impl AdaptiveReader {
 
     /// Asks what to do, and does it.
     fn decide(&mut self, now: Duration) {
+        let ended = self.finished.len();
+        self.finished
+            .retain(|_, at| now.saturating_sub(*at) < ENDED);
+        if self.finished.len() < ended {
+            self.update_ladder();
+        }
         let peer = self.broadcast.download_bandwidth();
         // Between two ticks a report says nothing new, and would count twice.
         let report = (now >= self.next_tick)
