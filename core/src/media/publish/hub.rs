@@ -54,6 +54,8 @@ struct State {
     caps: Option<gst::Caps>,
     started: bool,
     ended: bool,
+    /// The source failed; what it says of its end after that means nothing.
+    failed: bool,
     enabled: bool,
     limit: Option<u64>,
     /// Which renditions were watched when the bit rate was shared out.
@@ -86,6 +88,7 @@ impl Hub {
                 caps: None,
                 started: false,
                 ended: false,
+                failed: false,
                 enabled: true,
                 limit: None,
                 shared: None,
@@ -149,6 +152,7 @@ impl Hub {
             state.caps = None;
             state.started = false;
             state.ended = false;
+            state.failed = false;
             state.shared = None;
             (state.epoch, state.running.take(), gone)
         };
@@ -403,7 +407,7 @@ impl Intake for Hub {
     fn ended(&self, epoch: u64) {
         {
             let mut state = self.state();
-            if state.epoch != epoch {
+            if state.epoch != epoch || state.failed {
                 return;
             }
             state.ended = true;
@@ -418,7 +422,8 @@ impl Intake for Hub {
     fn failed(&self, epoch: u64, error: SourceError) {
         {
             let mut state = self.state();
-            if state.epoch != epoch {
+            // What follows from the first failure is no news.
+            if state.epoch != epoch || std::mem::replace(&mut state.failed, true) {
                 return;
             }
             state.reservations.clear();

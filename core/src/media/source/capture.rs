@@ -282,12 +282,19 @@ impl Router {
                 "audio/x-raw"
             }
         };
-        let mut caps = gst::Caps::builder(name);
-        if tap.kind == Kind::Audio {
-            caps = caps.field("layout", "interleaved");
-        }
+        let raw = gst::Caps::builder(name);
+        let caps = match tap.kind {
+            // Where the source can choose, what encoders take as it is.
+            Kind::Video => {
+                let formats = gst::List::new(["I420", "NV12", "YV12", "YUY2", "UYVY"]);
+                let mut caps = raw.field("format", formats).build();
+                caps.merge(gst::Caps::builder(name).build());
+                caps
+            }
+            Kind::Audio => raw.field("layout", "interleaved").build(),
+        };
         let sink = gst_app::AppSink::builder()
-            .caps(&caps.build())
+            .caps(&caps)
             .enable_last_sample(false)
             .qos(false)
             .build();

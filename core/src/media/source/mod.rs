@@ -457,6 +457,11 @@ pub(super) fn elements(recipe: Recipe, format: Format) -> Result<Vec<gst::Elemen
     const BASE: &str = "gstreamer1.0-plugins-base";
     let described = |description: &str| {
         gst::parse::bin_from_description(description, false)
+            .or_else(|error| {
+                // Caps at the end say what the element before them should give; they need one behind them too.
+                gst::parse::bin_from_description(&format!("{description} ! identity"), false)
+                    .map_err(|_| error)
+            })
             .map(|bin| {
                 for inner in bin.children() {
                     expose(&bin, &inner);
