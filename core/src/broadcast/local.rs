@@ -328,7 +328,7 @@ impl LocalTrack {
         };
         match &mut self.mux {
             Mux::Video(mux) => {
-                if discontinuity && mux.live_edge().is_some() {
+                if discontinuity && !(mux.needs_keyframe() && mux.live_edge().is_none()) {
                     mux.discontinuity()?;
                 }
                 let result = mux.write(frame).map_err(WriteError::from);
