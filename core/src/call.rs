@@ -73,6 +73,31 @@ impl From<ConnectError> for CallError {
 
 /// A call with one peer, whose encoders follow what the connection carries. Ends when either side closes it or drops it.
 ///
+/// ```no_run
+/// # use iroh_live::{Call, Live, LocalBroadcast, iroh::EndpointAddr};
+/// # async fn example(live: Live, remote_addr: EndpointAddr) -> Result<(), Box<dyn std::error::Error>> {
+/// // Dialer side
+/// let local = LocalBroadcast::new();
+/// let call = Call::dial(&live, remote_addr, local).await?;
+///
+/// // Access remote media
+/// let remote_broadcast = call.remote();
+///
+/// // Wait for call to end
+/// let reason = call.closed().await;
+/// # Ok(()) }
+/// ```
+///
+/// ```no_run
+/// # use iroh_live::{Call, Live, LocalBroadcast};
+/// # async fn example(live: Live, local: LocalBroadcast) -> Result<(), Box<dyn std::error::Error>> {
+/// // Acceptor side
+/// let mut incoming = live.transport().incoming();
+/// let session = incoming.recv().await?;
+/// let call = Call::accept(session, local).await?;
+/// # Ok(()) }
+/// ```
+///
 /// Where the session carries nothing but the call it ends with it. Where it carries more, as a broadcast that either
 /// side watches, only the call ends, and both sides hear of it all the same.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub mod util;
 
 pub use adaptive::{AdaptiveConfig, AdaptiveReader, Quality};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
-pub use call::{CALL_BROADCAST_NAME, Call, CallError};
+pub use call::{CALL_BROADCAST_NAME, Call, CallError, IncomingCall, IncomingCalls};
 pub use iroh;
 pub use live::{FromEnvError, Live, LiveBuilder};
 pub use moq_lite;

@@ -65,6 +65,23 @@ const IN_NAME: &AsciiSet = &IN_VALUE.remove(b'/');
 /// [module's documentation](self) describes the text. Reading it gives an equal ticket, except that
 /// direct addresses may have been left out for [`MAX_LEN`](Self::MAX_LEN) and that IPv6 addresses
 /// lose scope id and flow label, which mean nothing on another machine.
+///
+/// ```no_run
+/// # use iroh_live::{LiveTicket, iroh::{Endpoint, EndpointAddr}};
+/// # fn example(endpoint: Endpoint, addr: EndpointAddr) -> Result<(), Box<dyn std::error::Error>> {
+/// // Create a ticket
+/// let ticket = LiveTicket::new(endpoint.addr(), "my-stream");
+/// // Serialize to URI string (fits in QR codes)
+/// let s = ticket.to_string();
+/// // → "iroh-live:<base64url(postcard(EndpointAddr))>/my-stream"
+/// // Deserialize
+/// let parsed: LiveTicket = s.parse()?;
+/// // With relay URLs for indirect connectivity
+/// let ticket = LiveTicket::new(addr, "stream").with_relay_urls(vec![
+///     "https://relay.example.com".to_string(),
+/// ]);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LiveTicket {
     addr: EndpointAddr,

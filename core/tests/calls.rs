@@ -264,8 +264,11 @@ async fn callers_ring_and_are_answered_or_declined_whatever_the_session_carries(
     let mut watching = None;
     for shared in [false, true] {
         if shared {
-            let sub = soon("subscribe", a.subscribe(addr(&b), "movie")).await;
-            watching = Some(sub.unwrap());
+            let sub = soon("subscribe", a.subscribe(addr(&b), "movie"))
+                .await
+                .unwrap();
+            soon("catalog", sub.broadcast().catalog()).await.unwrap();
+            watching = Some(sub);
         }
         for how in [Decline::Busy, Decline::Refuse] {
             let (mine, _a) = media("dialer");

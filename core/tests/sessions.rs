@@ -479,6 +479,9 @@ async fn the_path_and_the_signals_of_a_session() {
     )
     .await
     .unwrap();
+    // What the peer says that it can send comes from its own congestion controller.
+    let told = signals.wait_for(|signals| signals.download_bandwidth.is_some_and(|rate| rate > 0));
+    soon("the peer's view", told).await.unwrap();
     let stats = session.stats().snapshot();
     assert_eq!(stats.path.address, first.address);
     session.close(close_code::DONE, "done");

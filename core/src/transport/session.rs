@@ -179,7 +179,8 @@ impl MoqSession {
 
     /// Offers a broadcast to this peer alone, for as long as the session and the broadcast last.
     ///
-    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish).
+    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish). Must be
+    /// called in a tokio runtime.
     ///
     /// # Errors
     /// [`PublishError::Name`], [`PublishError::Ended`].
@@ -268,6 +269,15 @@ impl MoqSession {
     /// Waits until the peer offers a broadcast named `name`.
     ///
     /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. Cancel safe.
+    ///
+    /// ```no_run
+    /// # use iroh_live::MoqSession;
+    /// # use std::time::Duration;
+    /// # async fn example(session: MoqSession) -> Result<(), Box<dyn std::error::Error>> {
+    /// let subscribing = session.subscribe("stream");
+    /// let broadcast = tokio::time::timeout(Duration::from_secs(5), subscribing).await??;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// See [`SubscribeError`].
