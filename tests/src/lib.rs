@@ -6,6 +6,8 @@
 //! recorded by a [`Viewer`]. Everything stays on the loopback interface: no relays, no address lookup.
 
 pub mod core;
+#[cfg(target_os = "linux")]
+pub mod link;
 pub mod media;
 pub mod peer;
 mod pipe;
