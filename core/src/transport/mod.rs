@@ -1,5 +1,6 @@
 //! The transport: iroh connections as MoQ sessions, one with each peer.
 
+mod congestion;
 mod egress;
 mod error;
 mod incoming;
@@ -24,7 +25,6 @@ pub(crate) use error::{close_code_of, close_reason};
 pub use incoming::{IncomingSession, IncomingSessions};
 use iroh::endpoint::QuicTransportConfig;
 pub use moq::Moq;
-use noq_proto::congestion::Bbr3Config;
 pub use path::{PathChange, PathChanges, PathInfo, PathKind};
 pub use policy::{Ask, Policy};
 pub use session::MoqSession;
@@ -41,17 +41,31 @@ const MAX_STREAMS: u32 = 10_000;
 /// How long a peer may be silent before it counts as gone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a round trip is taken for before one was measured: a lost first packet is sent again after three of them. The
+/// usual 333 ms are for the worst of paths, where sending twice for nothing does no harm.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
 /// QUIC settings for live media. An endpoint that is made elsewhere should be given these.
 ///
-/// The congestion controller is BBR3, which follows what the path delivers. CUBIC, the default of QUIC libraries, takes
-/// each lost packet for congestion and halts a stream on a path that merely loses: of 720p30 at 2.5 Mbit/s over 50 ms
-/// and 2 % loss each way, it delivers a quarter of the frames, 1.2 s late; BBR3 delivers all, 56 ms late.
+/// The congestion controller is BBR3, which follows what the path delivers, and which is told of losses only where a
+/// queue or their number says that they come from congestion. CUBIC, the default of QUIC libraries, takes each lost packet
+/// for congestion and halts a stream on a path that merely loses. Median over three runs of 720p30 at 2.5 Mbit/s with a
+/// key frame every two seconds, milliseconds from publisher to viewer, and the share of frames that did not come:
+///
+/// | path, one way | CUBIC p50, p99 | missing | BBR3 p50, p99 | missing |
+/// |---|---|---|---|---|
+/// | 25 ms, 1 % lost | 363, 879 | 17 % | 45, 308 | 0.4 % |
+/// | 50 ms, 2 % lost | 1192, 2773 | 69 % | 56, 252 | 0 |
+/// | 25 ms, 2 % lost in bursts of 5 | 60, 570 | 23 % | 28, 1063 | 0 |
+/// | 20 ms, at most 4 Mbit/s | 41, 152 | 0 | 41, 155 | 0 |
+/// | 20 ms, at most 2 Mbit/s | 633, 872 | 24 % | 532, 829 | 27 % |
 pub fn quic_config() -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(MAX_STREAMS.into())
         .max_concurrent_uni_streams(MAX_STREAMS.into())
+        .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
-        .congestion_controller_factory(Arc::new(Bbr3Config::default()))
+        .congestion_controller_factory(Arc::new(congestion::Config::default()))
         .build()
 }
 
