@@ -12,11 +12,14 @@ use std::{
 use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
-    endpoint::{ConnectOptions, Connection},
+    endpoint::{ConnectOptions, Connection, ConnectionError},
     protocol::{AcceptError, ProtocolHandler},
 };
 use moq_lite::{Client, Server, SessionError};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, info_span};
 
@@ -30,6 +33,13 @@ use super::{
     session::{Origins, valid_name},
 };
 use crate::broadcast::LocalBroadcast;
+
+/// How long a peer that does not answer is dialled.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one handshake may take: more than a round trip on the worst of paths. In this time QUIC leaves no gap longer
+/// than 1.2 s between two attempts to get through; later ones are twice as long and more.
+const REACH_AGAIN: Duration = Duration::from_secs(3);
 
 /// A peer that has connected must speak MoQ within this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -247,10 +257,7 @@ impl Moq {
         };
         lock(&self.inner.screen).take();
         let drained = sessions.iter().map(|session| async move {
-            if tokio::time::timeout(DRAIN_TIMEOUT, session.drain())
-                .await
-                .is_err()
-            {
+            if timeout(DRAIN_TIMEOUT, session.drain()).await.is_err() {
                 debug!(peer = %session.remote_id().fmt_short(), "not all was delivered");
             }
             session.close(close_code::DONE, "shut down");
@@ -277,21 +284,33 @@ impl Moq {
             .clone()
     }
 
+    /// Connects. Until there is an answer, it begins anew every now and then: QUIC knocks less and less often, and would
+    /// sleep through the moment at which the peer can be reached again.
+    async fn reach(&self, addr: EndpointAddr) -> Result<Connection, ConnectError> {
+        let deadline = Instant::now() + REACH_TIMEOUT;
+        while Instant::now() < deadline {
+            let mut alpns = alpns();
+            let first = alpns.next().unwrap_or_default();
+            let options =
+                ConnectOptions::new().with_additional_alpns(alpns.map(<[u8]>::to_vec).collect());
+            let connecting = self
+                .inner
+                .endpoint
+                .connect_with_opts(addr.clone(), first, options)
+                .await
+                .map_err(ConnectError::Unreachable)?;
+            match timeout(REACH_AGAIN, connecting).await {
+                Ok(connected) => return connected.map_err(ConnectError::Connecting),
+                Err(_) => debug!("no answer yet"),
+            }
+        }
+        Err(ConnectError::Connecting(ConnectionError::TimedOut.into()))
+    }
+
     /// Dials, and waits until the peer has answered.
     async fn dial(&self, peer: &Peer, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
         let dial = peer.dial().await;
-        let mut alpns = alpns();
-        let first = alpns.next().unwrap_or_default();
-        let options =
-            ConnectOptions::new().with_additional_alpns(alpns.map(<[u8]>::to_vec).collect());
-        let connection = self
-            .inner
-            .endpoint
-            .connect_with_opts(addr, first, options)
-            .await
-            .map_err(ConnectError::Unreachable)?
-            .await
-            .map_err(ConnectError::Connecting)?;
+        let connection = self.reach(addr).await?;
         let unused = Unused {
             peer,
             connection: &connection,
@@ -315,7 +334,7 @@ impl Moq {
             Ok(session)
         };
         let session = tokio::select! {
-            answered = tokio::time::timeout(ANSWER_TIMEOUT, handshake) => answered
+            answered = timeout(ANSWER_TIMEOUT, handshake) => answered
                 .map_err(|_| ConnectError::Timeout(ANSWER_TIMEOUT))?
                 .map_err(|error| match connection.close_reason() {
                     Some(reason) => ConnectError::ended(reason),
@@ -447,7 +466,7 @@ async fn within<T>(
     limit: Duration,
     handshake: impl Future<Output = Result<T, moq_lite::Error>>,
 ) -> Result<T, AcceptSessionError> {
-    tokio::time::timeout(limit, handshake)
+    timeout(limit, handshake)
         .await
         .map_err(|_| moq_lite::Error::Timeout)
         .flatten()
