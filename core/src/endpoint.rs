@@ -119,7 +119,9 @@ impl EndpointConfig {
     }
 
     async fn open(self) -> Result<Endpoint, BindEndpointError> {
-        let mut builder = Builder::new(presets::Minimal).transport_config(quic_config());
+        let mut builder = Builder::new(presets::Minimal)
+            .transport_config(quic_config())
+            .dns_resolver(crate::dns::resolver());
         if self.lookup.dns {
             builder = builder.preset(presets::N0);
         }

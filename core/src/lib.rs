@@ -10,6 +10,7 @@
 pub mod adaptive;
 pub mod broadcast;
 pub mod call;
+mod dns;
 pub mod endpoint;
 mod live;
 #[cfg(feature = "media")]
