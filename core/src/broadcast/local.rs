@@ -12,7 +12,7 @@ use moq_mux::{
     container::{Frame, Producer},
 };
 
-use super::{EncodedFrame, TrackConfig};
+use super::{EncodedFrame, TrackConfig, cache::Cache};
 
 type Wire = catalog::hang::Container;
 
@@ -36,6 +36,7 @@ pub struct LocalBroadcast {
 
 struct Inner {
     broadcast: broadcast::Producer,
+    cache: Cache,
     catalog: catalog::Producer,
     /// Held while a track is announced that has no configuration yet, so that viewers see all tracks at once.
     waiting: Mutex<Waiting>,
@@ -118,7 +119,8 @@ impl LocalBroadcast {
     /// A broadcast with no tracks, not published yet.
     pub fn new() -> Self {
         let mut info = broadcast::Info::new();
-        info.pool = super::pool();
+        let cache = Cache::new();
+        info.pool = cache.pool().clone();
         let mut broadcast = info.produce();
         let zero = UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS);
         let mut config = catalog::Config::default().with_max_age(super::RETENTION);
@@ -130,6 +132,7 @@ impl LocalBroadcast {
         Self {
             inner: Arc::new(Inner {
                 broadcast,
+                cache,
                 catalog,
                 waiting: Mutex::default(),
             }),
@@ -312,6 +315,11 @@ impl LocalTrack {
     /// # Errors
     /// See [`WriteError`]; the track goes on after each but [`WriteError::Ended`].
     pub fn write(&mut self, frame: EncodedFrame) -> Result<(), WriteError> {
+        self.write_at(frame, Instant::now())
+    }
+
+    fn write_at(&mut self, frame: EncodedFrame, now: Instant) -> Result<(), WriteError> {
+        self.broadcast.inner.cache.age(now);
         if self.broadcast.is_gated() {
             self.broadcast.open_gate(&mut self.broadcast.waiting());
         }
@@ -472,5 +480,58 @@ impl Inner {
             }
         }
         .map_err(PublishTrackError::Catalog)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broadcast::{RemoteBroadcast, VideoCodec, cache::CAPACITY};
+
+    /// Ten groups a second of 2.5 MB each: both bounds are exceeded many times.
+    #[tokio::test]
+    async fn what_is_kept_for_viewers_stays_within_its_budget() {
+        let broadcast = LocalBroadcast::new();
+        let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
+        let mut track = broadcast.publish_track("video", config.clone()).unwrap();
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
+        let mut catalog = remote.catalog().await.unwrap();
+        catalog.next().await.unwrap();
+        let mut reader = remote
+            .subscribe("video", &config, Duration::from_secs(1))
+            .await
+            .unwrap();
+        let start = Instant::now();
+        let mut most = 0;
+        for number in 0..1000 {
+            let time = Duration::from_millis(10 * number);
+            let frame = EncodedFrame::new(time, vec![0; 1 << 18], number % 10 == 0);
+            track.write_at(frame, start + time).unwrap();
+            assert!(reader.next().await.unwrap().is_some());
+            most = most.max(broadcast.inner.cache.pool().used());
+        }
+        assert!(most < 2 * CAPACITY, "{most} bytes kept");
+    }
+
+    #[tokio::test]
+    async fn what_fits_the_budget_is_kept_for_viewers_that_lag() {
+        let broadcast = LocalBroadcast::new();
+        let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
+        let mut track = broadcast.publish_track("video", config.clone()).unwrap();
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
+        let start = Instant::now();
+        let mut reader = remote
+            .subscribe("video", &config, Duration::from_secs(10))
+            .await
+            .unwrap();
+        for number in 0..4 {
+            let time = Duration::from_secs(number);
+            let frame = EncodedFrame::new(time, vec![0; 1 << 18], true);
+            track.write_at(frame, start + time).unwrap();
+        }
+        for number in 0..4 {
+            let frame = reader.next().await.unwrap().unwrap();
+            assert_eq!(frame.timestamp, Duration::from_secs(number));
+        }
     }
 }

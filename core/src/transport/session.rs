@@ -61,11 +61,14 @@ pub(super) struct Origins {
 impl Origins {
     /// The origins, and what drives them. Must run before the session does, which may use them at once.
     pub(super) fn new() -> (Self, [origin::Driver; 2]) {
-        let (local, local_driver) = origin::Producer::new(origin::Config::new(Hop::random()));
-        let mut config = origin::Config::new(Hop::random());
-        config.pool = pool();
-        config.cache_duration = RETENTION;
-        let (remote, remote_driver) = origin::Producer::new(config);
+        let config = || {
+            let mut config = origin::Config::new(Hop::random());
+            config.pool = pool();
+            config.cache_duration = RETENTION;
+            config
+        };
+        let (local, local_driver) = origin::Producer::new(config());
+        let (remote, remote_driver) = origin::Producer::new(config());
         (Self { local, remote }, [local_driver, remote_driver])
     }
 }
