@@ -8,6 +8,8 @@ const LATE: Duration = Duration::from_millis(150);
 const BEHIND: Duration = Duration::from_secs(1);
 /// No frame for so long, where frames came before, means trouble.
 const STALLED: Duration = Duration::from_secs(2);
+/// The same where the last frame was late already: not a link that is gone, but one that is full.
+const CHOKED: Duration = Duration::from_millis(700);
 /// So many skipped groups within [`SKIP_WINDOW`] mean trouble. One alone may be the publisher's own pause.
 const SKIPS: u32 = 2;
 const SKIP_WINDOW: Duration = Duration::from_secs(4);
@@ -201,7 +203,11 @@ impl DownloadMeter {
         stalled: Duration,
         skipped: u32,
     ) -> Option<Congestion> {
-        if stalled >= STALLED {
+        let patience = match self.latest_transit().zip(self.base_transit()) {
+            Some((latest, base)) if duration(latest - base) >= LATE => CHOKED,
+            _ => STALLED,
+        };
+        if stalled >= patience {
             return Some(Congestion::Stalled);
         }
         if skipped >= SKIPS {
@@ -450,6 +456,23 @@ mod tests {
         assert_eq!(congestions(&reports), []);
         let reports = run(300, |n| (FRAME * n < ms(3000)).then_some(ms(20)));
         assert_eq!(congestions(&reports)[0], Congestion::Stalled);
+    }
+
+    #[test]
+    fn a_link_that_chokes_is_found_sooner_than_one_that_is_gone() {
+        let silent = |last: u64| {
+            let reports = run(300, |n| match FRAME * n {
+                sent if sent < ms(3000) => Some(ms(20)),
+                sent if sent < ms(3200) => Some(ms(last)),
+                _ => None,
+            });
+            let stalled = Some(Congestion::Stalled);
+            reports
+                .iter()
+                .position(|report| report.congestion == stalled)
+        };
+        assert!(silent(200) < silent(20));
+        assert!(silent(20).is_some());
     }
 
     #[test]

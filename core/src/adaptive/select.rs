@@ -6,7 +6,7 @@ use super::DownloadReport;
 
 /// After a switch the meter knows little: so long nothing is concluded.
 const SETTLE: Duration = Duration::from_secs(1);
-/// So many reports in a row have to show congestion before a step down.
+/// So many reports have to show congestion, with none between them that all is well, before a step down.
 const CONFIRM: u32 = 2;
 /// All has to be well for this long before a step up: at first, as nothing speaks against it ...
 const RAMP_HOLD: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub enum Decision {
 /// It begins with the smallest rendition, or with the best that fits twice into what the peer says it can deliver, so
 /// that there is a picture at once, and goes up from there.
 ///
-/// **Down** it goes when two reports in a row show congestion, at once to the best rendition that fits into 0.85 of what
+/// **Down** it goes when two reports show congestion and none between them that all is well, at once to the best rendition that fits into 0.85 of what
 /// got through.
 ///
 /// **Up** it goes when all has been well for a while: one second at the beginning, four once there was congestion, twice
@@ -319,10 +319,10 @@ impl Selector {
         if !report.healthy {
             self.quiet_since = now;
         }
-        if report.congestion.is_some() && settled {
-            self.troubled += 1;
-        } else {
+        if report.healthy || !settled {
             self.troubled = 0;
+        } else if report.congestion.is_some() {
+            self.troubled += 1;
         }
         if self.troubled >= CONFIRM {
             self.ramping = false;
