@@ -56,7 +56,8 @@ struct Held {
 pub(super) enum Step {
     /// Hand out this frame of the old rendition.
     Frame(EncodedFrame),
-    /// The new rendition takes over, with these frames first; those before `shown` are to be decoded only.
+    /// The new rendition takes over, with these frames first; those that are not newer than what was handed out are to be
+    /// decoded only.
     Cut(Vec<EncodedFrame>),
     /// Wait for a frame of either, or until this moment.
     Wait(Option<Duration>),
@@ -90,9 +91,8 @@ impl Handover {
     /// A frame of the new rendition came.
     pub fn push_new(&mut self, frame: EncodedFrame) {
         self.seen = self.seen.max(Some(frame.timestamp));
-        if !self.fresh.is_empty() {
-            self.fresh.push(frame);
-        } else if frame.keyframe && Some(frame.timestamp) > self.played {
+        let begins = frame.keyframe && Some(frame.timestamp) > self.played;
+        if begins || !self.fresh.is_empty() {
             self.fresh.push(frame);
         } else if self.patience.decode_only {
             if frame.keyframe || frame.discontinuity {

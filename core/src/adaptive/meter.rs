@@ -203,8 +203,10 @@ impl DownloadMeter {
         stalled: Duration,
         skipped: u32,
     ) -> Option<Congestion> {
-        let patience = match self.latest_transit().zip(self.base_transit()) {
-            Some((latest, base)) if duration(latest - base) >= LATE => CHOKED,
+        // Against the frames just before, as a path that became longer is no sign of a full link.
+        let fastest = self.frames.iter().filter_map(|frame| frame.transit).min();
+        let patience = match self.latest_transit().zip(fastest) {
+            Some((latest, fastest)) if duration(latest - fastest) >= LATE => CHOKED,
             _ => STALLED,
         };
         if stalled >= patience {

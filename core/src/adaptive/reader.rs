@@ -344,7 +344,7 @@ enum Event {
     Catalog(Result<Option<Catalog>, CatalogError>),
     Quality,
     Frame(Result<Option<EncodedFrame>, ReadError>),
-    Opened(Result<EncodedReader, SubscribeTrackError>),
+    Opened(Result<Box<EncodedReader>, SubscribeTrackError>),
     Next(Result<Option<EncodedFrame>, ReadError>),
     Time,
 }
@@ -520,7 +520,7 @@ impl AdaptiveReader {
         };
         let attempt = async {
             match self.attempt.as_mut().map(|attempt| &mut attempt.state) {
-                Some(AttemptState::Opening(opening)) => Event::Opened(opening.await),
+                Some(AttemptState::Opening(opening)) => Event::Opened(opening.await.map(Box::new)),
                 Some(AttemptState::Reading(source)) => Event::Next(source.reader.next().await),
                 None => pending().await,
             }
@@ -576,7 +576,7 @@ impl AdaptiveReader {
                     attempt.state = AttemptState::Reading(Box::new(Source {
                         rendition: attempt.rendition.clone(),
                         update: None,
-                        reader,
+                        reader: *reader,
                         meter: DownloadMeter::new(),
                     }));
                 }

@@ -243,13 +243,16 @@ impl Selector {
         if self.current.as_ref() == Some(&rung.name) {
             return None;
         }
-        // Without anything to watch meanwhile, another rendition is better than waiting for this one.
-        let rung = match (self.is_barred(&rung.name, now), position) {
-            (false, _) => rung,
-            (true, Some(_)) => return None,
-            (true, None) => ladder
-                .iter()
-                .find(|rung| !self.is_barred(&rung.name, now))?,
+        let open = |rung: &&Rung| !self.is_barred(&rung.name, now);
+        let rung = match position {
+            _ if open(&rung) => rung,
+            // Without anything to watch meanwhile, another rendition is better than waiting for this one.
+            None => ladder.iter().find(open)?,
+            // Down it goes in any case: in a blackout the attempt failed, and that says nothing of the rendition.
+            Some(index) if target < index && self.fixed(&ladder).is_none() => {
+                ladder[..index].iter().rfind(open).unwrap_or(rung)
+            }
+            Some(_) => return None,
         };
         let key_interval = report.and_then(|report| report.key_interval);
         let limit = key_interval.map_or(LIMIT, |interval| {
@@ -450,7 +453,7 @@ impl Selector {
         }
         for rung in &ladder[..=index] {
             if let Some(penalty) = self.penalties.get(&rung.name)
-                && held >= TRUST.max(penalty.wait * 2)
+                && held.min(now.saturating_sub(penalty.since)) >= TRUST.max(penalty.wait * 2)
             {
                 self.penalties.remove(&rung.name);
             }
@@ -770,6 +773,22 @@ mod tests {
         assert!(!rig.selector.is_rising());
         assert_eq!(rig.decide(&report), None);
         assert_eq!(rig.selector.target(), Some("mid"));
+    }
+
+    #[test]
+    fn a_step_down_that_failed_is_tried_again_at_once() {
+        let mut rig = Rig::new(Quality::Auto, ladder());
+        rig.settle_on("high");
+        let report = bad(0, Congestion::Stalled);
+        let mut tried = Vec::new();
+        for _ in 0..40 {
+            if let Some(Decision::Switch(name)) = rig.decide(&report) {
+                rig.selector.failed(rig.now);
+                tried.push(name);
+            }
+        }
+        assert_eq!(tried[..3], ["low", "mid", "low"]);
+        assert!(tried.len() >= 10, "{tried:?}");
     }
 
     #[test]
