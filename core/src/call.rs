@@ -112,18 +112,22 @@ pub struct Call {
 #[derive(Debug)]
 struct Line {
     session: MoqSession,
+    /// What may say that an earlier call was declined.
+    declined_before: Vec<String>,
     open: AtomicBool,
 }
 
 impl Line {
-    fn open(session: MoqSession, local: &LocalBroadcast) -> Result<Self, CallError> {
+    async fn open(session: MoqSession, local: &LocalBroadcast) -> Result<Self, CallError> {
         if !session.begin_call() {
             return Err(CallError::InCall);
         }
         let line = Self {
+            declined_before: session.offered(),
             session,
             open: AtomicBool::new(true),
         };
+        line.session.last_call_gone().await;
         line.session
             .publish_counted(CALL_BROADCAST_NAME.into(), local, false)?;
         Ok(line)
@@ -133,7 +137,7 @@ impl Line {
     async fn answer(&self) -> Result<RemoteBroadcast, CallError> {
         let answer = tokio::select! {
             answer = self.session.find(CALL_BROADCAST_NAME) => answer,
-            error = incoming::declined(&self.session) => return Err(error),
+            error = incoming::declined(&self.session, &self.declined_before) => return Err(error),
         };
         answer.map_err(|error| match self.session.connection().close_reason() {
             Some(ended) if close_code_of(&ended) == Some(close_code::BUSY) => CallError::Busy {
@@ -151,11 +155,10 @@ impl Line {
     /// Ends the call on this side, and the session if `close` says so and nothing else needs it.
     fn hang_up(&self, close: bool) {
         if self.open.swap(false, Ordering::AcqRel) {
-            self.session.unpublish(CALL_BROADCAST_NAME);
             if close && !self.session.is_held() {
                 self.session.close(close_code::DONE, "call ended");
             }
-            self.session.end_call();
+            self.session.end_call(CALL_BROADCAST_NAME);
         }
     }
 }
@@ -218,7 +221,7 @@ impl Call {
     }
 
     async fn join(session: MoqSession, local: LocalBroadcast) -> Result<Self, CallError> {
-        let line = Line::open(session, &local)?;
+        let line = Line::open(session, &local).await?;
         let remote = line.answer().await?;
         let call = Self {
             local,
@@ -226,6 +229,8 @@ impl Call {
             line: Arc::new(line),
             end: watch::Sender::default(),
         };
+        // Statistics are taken from the beginning, whether or not anybody asks for them yet.
+        call.stats();
         call.supervise();
         Ok(call)
     }

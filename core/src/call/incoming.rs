@@ -11,9 +11,10 @@ use crate::{
     transport::{Moq, MoqSession, close_code},
 };
 
-/// What says to a caller that the call is declined, on a session that is not closed for it, as it carries more.
-const BUSY_NAME: &str = "call-busy";
-const REFUSED_NAME: &str = "call-refused";
+/// What says to a caller that the call is declined, on a session that is not closed for it, as it carries more: the
+/// offer of a name that begins so. What follows is different each time.
+const BUSY_NAME: &str = "call-busy/";
+const REFUSED_NAME: &str = "call-refused/";
 
 /// The calls that peers make; see [`Call::incoming`].
 pub struct IncomingCalls {
@@ -143,9 +144,10 @@ impl IncomingCall {
             session.close(code, reason);
             return;
         }
+        let name = format!("{name}{:016x}", rand::random::<u64>());
         let sign = LocalBroadcast::new();
         // Fails on a session that has ended, and then there is nobody to be told.
-        if session.publish_counted(name.into(), &sign, false).is_ok() {
+        if session.publish_counted(name, &sign, false).is_ok() {
             tokio::spawn(async move {
                 remote.closed().await;
                 drop(sign);
@@ -154,11 +156,16 @@ impl IncomingCall {
     }
 }
 
-/// Waits until the peer declines a call on a session that stays.
-pub(super) async fn declined(session: &MoqSession) -> CallError {
+/// Waits until the peer declines a call on a session that stays. What was offered `before` was not about this call.
+pub(super) async fn declined(session: &MoqSession, before: &[String]) -> CallError {
+    let sign = |name: &str| name.starts_with(BUSY_NAME) || name.starts_with(REFUSED_NAME);
+    let name = session
+        .offers(|name| sign(name) && !before.iter().any(|known| known == name))
+        .await;
     let reason = String::new();
-    tokio::select! {
-        () = session.offers(BUSY_NAME) => CallError::Busy { reason },
-        () = session.offers(REFUSED_NAME) => CallError::Refused { reason },
+    if name.starts_with(BUSY_NAME) {
+        CallError::Busy { reason }
+    } else {
+        CallError::Refused { reason }
     }
 }

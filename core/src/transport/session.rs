@@ -42,12 +42,23 @@ struct Inner {
     ended: CancellationToken,
     /// What this side made of it when it ended the session.
     reason: OnceLock<DisconnectReason>,
-    /// What the peer may see, each with what takes it back.
-    offers: Mutex<HashMap<String, CancellationToken>>,
+    /// What the peer may see, by name.
+    offers: Mutex<HashMap<String, Offer>>,
     /// Reasons to keep the session when a call on it ends.
     uses: AtomicUsize,
     in_call: AtomicBool,
+    /// The offer of the last call.
+    last_call: Mutex<Option<Offer>>,
     sampled: OnceLock<Sampled>,
+}
+
+/// A broadcast that the peer may see.
+#[derive(Clone)]
+struct Offer {
+    /// Takes it back.
+    stop: CancellationToken,
+    /// Cancelled when it is taken back, so that the same name can be offered as something new.
+    gone: CancellationToken,
 }
 
 /// What one session gives and what it gets.
@@ -113,6 +124,7 @@ impl MoqSession {
             offers: Mutex::default(),
             uses: AtomicUsize::new(0),
             in_call: AtomicBool::new(false),
+            last_call: Mutex::default(),
             sampled: OnceLock::new(),
         };
         Self {
@@ -212,9 +224,13 @@ impl MoqSession {
 
     /// Takes back what [`publish`](Self::publish) offered. Who watches already goes on until the broadcast ends.
     pub fn unpublish(&self, name: &str) {
-        if let Some(offer) = lock(&self.inner.offers).remove(name) {
-            offer.cancel();
-        }
+        self.withdraw(name);
+    }
+
+    fn withdraw(&self, name: &str) -> Option<Offer> {
+        let offer = lock(&self.inner.offers).remove(name)?;
+        offer.stop.cancel();
+        Some(offer)
     }
 
     /// Lets the peer see a broadcast until it ends, `stop` is cancelled, or another takes its name.
@@ -238,10 +254,14 @@ impl MoqSession {
                 return;
             }
         };
-        let stop = stop.child_token();
-        let old = lock(&self.inner.offers).insert(name.to_owned(), stop.clone());
+        let (stop, gone) = (stop.child_token(), CancellationToken::new());
+        let offer = Offer {
+            stop: stop.clone(),
+            gone: gone.clone(),
+        };
+        let old = lock(&self.inner.offers).insert(name.to_owned(), offer);
         if let Some(old) = old {
-            old.cancel();
+            old.stop.cancel();
         }
         let session = self.clone();
         self.inner.tasks.spawn(async move {
@@ -264,8 +284,10 @@ impl MoqSession {
                     Err(_) => break,
                 }
             }
+            drop(route);
+            gone.cancel();
             stop.cancel();
-            lock(&session.inner.offers).retain(|_, offer| !offer.is_cancelled());
+            lock(&session.inner.offers).retain(|_, offer| !offer.stop.is_cancelled());
         });
     }
 
@@ -316,12 +338,17 @@ impl MoqSession {
             .map_err(|error| SubscribeError::new(name, error))
     }
 
-    /// Waits until the peer offers a name, whatever is behind it. Cancel safe.
-    pub(crate) async fn offers(&self, name: &str) {
-        if self.inner.remote.routed(name).await.is_none() {
-            // The session has ended, and with it the chance.
-            std::future::pending().await
+    /// Waits until the peer offers a name that `wanted` says so of, whatever is behind it. Cancel safe.
+    pub(crate) async fn offers(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let mut announced = self.inner.remote.announced();
+        while let Some(update) = announced.next().await {
+            let name = update.prefix.to_string();
+            if update.kind.is_active() && wanted(&name) {
+                return name;
+            }
         }
+        // The session has ended, and with it the chance.
+        std::future::pending().await
     }
 
     /// The names of the broadcasts that the peer has offered so far.
@@ -416,11 +443,20 @@ impl MoqSession {
         !self.inner.in_call.swap(true, Ordering::AcqRel)
     }
 
+    /// Waits until the call before is taken back, so that the peer does not take the next one for the same. Cancel safe.
+    pub(crate) async fn last_call_gone(&self) {
+        let last = lock(&self.inner.last_call).clone();
+        if let Some(last) = last {
+            last.gone.cancelled().await;
+        }
+    }
+
     pub(crate) fn is_in_call(&self) -> bool {
         self.inner.in_call.load(Ordering::Acquire)
     }
 
-    pub(crate) fn end_call(&self) {
+    pub(crate) fn end_call(&self, name: &str) {
+        *lock(&self.inner.last_call) = self.withdraw(name);
         self.inner.in_call.store(false, Ordering::Release);
     }
 }
