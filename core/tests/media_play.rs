@@ -10,7 +10,7 @@ use std::{
 use gst::prelude::*;
 use gst_video::VideoFrameExt;
 use iroh_live::{
-    EncodedFrame, Live, LocalBroadcast, Subscription,
+    EncodedFrame, Live, LocalBroadcast, Quality, Subscription,
     broadcast::LocalTrack,
     endpoint::EndpointConfig,
     media::{
@@ -371,7 +371,10 @@ async fn sound_and_picture_are_together() {
             next(&video).await;
         }
         while !audio_waits_for_nothing(&audio).await {}
-        for _ in 0..10 {
+        // Ten pairs in a row: the timeline may still move a little in the beginning.
+        let mut together = 0;
+        let started = SystemTime::now();
+        while together < 10 {
             let frame = next(&video).await;
             let samples = soon("samples", audio.next_samples())
                 .await
@@ -379,9 +382,11 @@ async fn sound_and_picture_are_together() {
                 .unwrap();
             let picture = offset(frame.running_time(), frame.captured().unwrap());
             let sound = offset(samples.running_time(), samples.captured().unwrap());
+            let apart = (picture - sound).abs();
+            together = if apart < 0.005 { together + 1 } else { 0 };
             assert!(
-                (picture - sound).abs() < 0.015,
-                "{codec:?}: {picture} {sound}"
+                started.elapsed().unwrap() < LIMIT,
+                "{codec:?}: {apart} s apart"
             );
             assert_eq!(samples.info().channels(), 2);
             let loudest = samples
@@ -450,9 +455,22 @@ async fn sound_is_as_loud_as_the_program_says() {
     assert!(audio.volume() <= 10.0);
 }
 
+/// A decoder that says when it cannot go on.
+struct OpenH264;
+
+impl Decoders for OpenH264 {
+    fn candidates(_: &gst::Caps, _: bool) -> Vec<String> {
+        vec!["openh264dec max-errors=0".to_owned()]
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_the_middle_does_not_end_a_track() {
-    for (description, codec) in [(H264, Codec::H264), (VP8, Codec::Vp8)] {
+    for (description, codec, strict) in [
+        (H264, Codec::H264, false),
+        (H264, Codec::H264, true),
+        (VP8, Codec::Vp8, false),
+    ] {
         let pair = Pair::new().await;
         let healed = Arc::new(Mutex::new(None));
         let heals = healed.clone();
@@ -469,7 +487,11 @@ async fn garbage_in_the_middle_does_not_end_a_track() {
             Some(frame)
         };
         let _published = pair.add_altered(description, codec, Box::new(alter));
-        let video = pair.video::<DefaultDecoders>(rgb()).await;
+        let video = if strict {
+            pair.video::<OpenH264>(rgb()).await
+        } else {
+            pair.video::<DefaultDecoders>(rgb()).await
+        };
         assert!(is_red(&next(&video).await));
         let mut after = 0;
         while after < 10 {
@@ -481,6 +503,7 @@ async fn garbage_in_the_middle_does_not_end_a_track() {
             // What is left of the last damaged group may look odd.
             assert!(after < 9 || is_red(&frame), "{codec:?}");
         }
+        assert!(!strict || video.counts().failures > 0);
     }
 }
 
@@ -604,6 +627,65 @@ async fn the_publishers_end_is_the_end_and_the_last_frame_is_seen() {
     let between = last.duration_since(seen.unwrap()).unwrap_or_default();
     assert!(between < Duration::from_millis(1), "{between:?}");
     assert!(soon("end", video.next_frame()).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_track_that_leaves_ends_and_the_other_goes_on() {
+    let pair = Pair::new().await;
+    let picture = pair.add("video", VP8, Codec::Vp8);
+    let _sound = pair.add("audio", OPUS, Codec::Opus);
+    let sub = pair.subscribe().await;
+    let video = sub.broadcast().video().unwrap();
+    let audio = sub.broadcast().audio(&AudioBackend::samples()).unwrap();
+    next(&video).await;
+    picture.finish();
+    while soon("end", video.next_frame()).await.unwrap().is_some() {}
+    for _ in 0..20 {
+        soon("samples", audio.next_samples())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendition_of_another_codec_takes_over() {
+    let pair = Pair::new().await;
+    let small = pair.add("small", H264, Codec::H264);
+    let large = pair.add("large", VP8_LARGE, Codec::Vp8);
+    until("both renditions", || {
+        pair.broadcast.catalog().video.renditions.len() == 2
+    })
+    .await;
+    let video = pair
+        .video::<DefaultDecoders>(rgb().with_quality(Quality::Lowest))
+        .await;
+    assert_eq!(next(&video).await.width(), 160);
+    let mut last = Duration::ZERO;
+    for (quality, width) in [(Quality::Highest, 320), (Quality::Lowest, 160)] {
+        video.set_quality(quality).unwrap();
+        let switched = async {
+            loop {
+                let frame = next(&video).await;
+                assert!(is_red(&frame));
+                assert!(frame.running_time() > last, "no frame comes twice");
+                last = frame.running_time();
+                if frame.width() == width {
+                    break;
+                }
+            }
+        };
+        soon("the other rendition", switched).await;
+    }
+    assert_eq!(video.counts().failures, 0);
+    assert!(
+        video
+            .set_quality(Quality::Named("none".to_owned()))
+            .is_err()
+    );
+    // Two are received only while it switches.
+    until("the end of the other download", || !large.is_watched()).await;
+    assert!(small.is_watched());
 }
 
 #[tokio::test(flavor = "multi_thread")]

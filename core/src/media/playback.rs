@@ -14,6 +14,21 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The same in parts, or with decoders and settings of your own:
+//!
+//! ```no_run
+//! # use iroh_live::{Subscription, media::{AudioBackend, DefaultDecoders, PlaybackConfig, Synchronisation}};
+//! # async fn example(sub: Subscription) -> Result<(), Box<dyn std::error::Error>> {
+//! # let audio_backend = AudioBackend::default();
+//! let config = PlaybackConfig::default().with_sync(Synchronisation::Immediate);
+//! let tracks = sub.media_with_decoders::<DefaultDecoders>(&audio_backend, config).await?;
+//!
+//! let remote_broadcast = sub.broadcast();
+//! let video = remote_broadcast.video()?;
+//! let audio = remote_broadcast.audio(&audio_backend)?;
+//! # Ok(()) }
+//! ```
+//!
 //! All tracks of a [`MediaTracks`] play in one GStreamer pipeline, on one clock and one timeline, so that sound and
 //! picture stay together. What breaks is mended where it can be: a decoder that fails is made anew, or replaced by the
 //! next one that is installed; what the network loses is skipped to the next key frame; an audio device that is
@@ -287,6 +302,7 @@ impl MediaTracks {
         audio_backend: &AudioBackend,
         config: PlaybackConfig,
     ) -> Result<Self, MediaError> {
+        tokio::runtime::Handle::try_current().map_err(MediaError::Runtime)?;
         init()?;
         let mut catalog = broadcast.catalog().await?;
         let (video, audio) = loop {
@@ -351,22 +367,21 @@ fn spawn<T: Send + 'static>(
 ) -> DropGuard {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
+    let mut playing = Box::pin(async move {
+        shared.wanted.notified().await;
+        let result = track::play(&player, &shared, output).await;
+        if let Err(error) = &result {
+            tracing::debug!(%error, kind = ?shared.kind, "the track stopped");
+        }
+        slot.end(result);
+    });
     tokio::spawn(async move {
-        let played = async {
-            shared.wanted.notified().await;
-            track::play(&player, &shared, output).await
-        };
         tokio::select! {
-            result = played => {
-                if let Err(error) = &result {
-                    tracing::debug!(%error, kind = ?shared.kind, "the track stopped");
-                }
-                slot.end(result);
-            }
+            () = &mut playing => {}
             () = stopped.cancelled() => {}
         }
-        // Stopping the pipeline waits for its threads.
-        let _ = tokio::task::spawn_blocking(move || drop(player)).await;
+        // Stopping what plays waits for its threads.
+        let _ = tokio::task::spawn_blocking(move || drop(playing)).await;
     });
     stop.drop_guard()
 }
@@ -640,5 +655,49 @@ impl Live {
         let tracks = subscription.media(audio_backend, config).await?;
         let (session, _, _) = subscription.into_parts();
         Ok((session, tracks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gst::prelude::*;
+
+    use super::*;
+    use crate::{
+        EncodedFrame, LocalBroadcast,
+        broadcast::{VideoCodec, VideoConfig},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_left_of_what_played() {
+        let local = LocalBroadcast::new();
+        let config = VideoConfig::new(VideoCodec::VP8);
+        let mut track = local.publish_track("video", config).unwrap();
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
+        let video = remote.video().unwrap();
+        let pipeline = {
+            let player = remote.shared_player().get(&remote).unwrap();
+            let other = remote.clone().shared_player().get(&remote).unwrap();
+            assert!(Arc::ptr_eq(&player, &other));
+            player.pipeline().downgrade()
+        };
+        let next = tokio::time::timeout(Duration::from_millis(500), video.next_frame());
+        assert!(next.await.is_err());
+        // A key frame of VP8 without a picture: what matters is that a decoder got it.
+        let frame = b"\x10\0\0\x9d\x01\x2a\x10\0\x10\0\0\0\0\0".as_slice();
+        let limit = std::time::Instant::now() + Duration::from_secs(30);
+        while video.decoder().is_none() {
+            let frame = EncodedFrame::new(LocalBroadcast::now(), frame, true);
+            track.write(frame).unwrap();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            assert!(std::time::Instant::now() < limit);
+        }
+        let bin = pipeline.upgrade().unwrap().children()[0].downgrade();
+        assert!(track.is_watched());
+        drop(video);
+        while track.is_watched() || bin.upgrade().is_some() || pipeline.upgrade().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(std::time::Instant::now() < limit);
+        }
     }
 }

@@ -103,6 +103,11 @@ impl Player {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
     pub(super) fn running_time(&self) -> Option<gst::ClockTime> {
         self.pipeline.current_running_time()
     }

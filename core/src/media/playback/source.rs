@@ -1,6 +1,9 @@
 //! The frames of a track for the decoder: of the rendition that is best for now, one codec at a time.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{PlaybackError, player::Player};
 use crate::{
@@ -13,6 +16,9 @@ use crate::{
         feed::{FeedFrame, FrameSource, Subscribed},
     },
 };
+
+/// However short the latency, packets overtake each other by as much.
+const MIN_AGE: Duration = Duration::from_millis(50);
 
 /// A track that is read.
 pub(super) struct Source {
@@ -49,7 +55,7 @@ impl Source {
         let (candidates, hardware) = (player.candidates, player.config.hardware);
         let config = AdaptiveConfig::new(kind)
             .with_quality(quality)
-            .with_max_age(player.config.latency)
+            .with_max_age(player.config.latency.max(MIN_AGE))
             .with_hold(player.config.latency / 2)
             .with_filter(move |rendition: &Rendition| {
                 let playable = track_caps(&rendition.config)
