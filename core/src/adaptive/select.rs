@@ -25,8 +25,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// A rendition that held for this long, and for twice its penalty, is trusted again.
 const TRUST: Duration = Duration::from_secs(15);
 /// How long a switch may take when it is not known how far apart key frames are.
-const LIMIT: Duration = Duration::from_secs(5);
-const LIMITS: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(12));
+const LIMIT: Duration = Duration::from_secs(6);
+const LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(12));
 /// Without figures, the bitrate grows with this power of the number of pixels: the "rule of 0.75" of encoding practice.
 const PIXEL_POWER: f64 = 0.75;
 
@@ -256,7 +256,8 @@ impl Selector {
         };
         let key_interval = report.and_then(|report| report.key_interval);
         let limit = key_interval.map_or(LIMIT, |interval| {
-            (Duration::from_secs(2) + interval.mul_f64(1.25)).clamp(LIMITS.0, LIMITS.1)
+            // A congestion controller that was never asked for more takes seconds to find that there is room.
+            (Duration::from_secs(4) + interval.mul_f64(1.25)).clamp(LIMITS.0, LIMITS.1)
         });
         self.attempt = Some(Attempt {
             to: rung.name.clone(),
@@ -746,8 +747,8 @@ mod tests {
         let (begun, given_up, again) = (begun.unwrap(), given_up.unwrap(), again.unwrap());
         // Key frames are two seconds apart.
         assert!(
-            given_up - begun >= Duration::from_millis(4500)
-                && given_up - begun <= Duration::from_secs(5)
+            given_up - begun >= Duration::from_millis(6500)
+                && given_up - begun <= Duration::from_secs(7)
         );
         assert!(again - given_up >= FIRST_PENALTY);
         assert_eq!(rig.selector.current(), Some("low"));
