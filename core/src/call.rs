@@ -3,7 +3,7 @@
 mod incoming;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -114,6 +114,7 @@ struct Line {
     session: MoqSession,
     /// What may say that an earlier call was declined.
     declined_before: Vec<String>,
+    remote: OnceLock<RemoteBroadcast>,
     open: AtomicBool,
 }
 
@@ -125,6 +126,7 @@ impl Line {
         let line = Self {
             declined_before: session.offered(),
             session,
+            remote: OnceLock::new(),
             open: AtomicBool::new(true),
         };
         line.session.last_call_gone().await;
@@ -158,7 +160,8 @@ impl Line {
             if close && !self.session.is_held() {
                 self.session.close(close_code::DONE, "call ended");
             }
-            self.session.end_call(CALL_BROADCAST_NAME);
+            let remote = self.remote.get().cloned();
+            self.session.end_call(CALL_BROADCAST_NAME, remote);
         }
     }
 }
@@ -223,6 +226,7 @@ impl Call {
     async fn join(session: MoqSession, local: LocalBroadcast) -> Result<Self, CallError> {
         let line = Line::open(session, &local).await?;
         let remote = line.answer().await?;
+        line.remote.get_or_init(|| remote.clone());
         let call = Self {
             local,
             remote,
@@ -267,9 +271,10 @@ impl Call {
                 reason = elsewhere => Some(reason),
             };
             let Some(reason) = reason else { return };
-            finish(&end, reason);
             // The session is the peer's to close, as it may need it for something else.
             line.hang_up(false);
+            // Last, as the next call may begin now.
+            finish(&end, reason);
         });
     }
 

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use iroh::{
@@ -47,10 +48,13 @@ struct Inner {
     /// Reasons to keep the session when a call on it ends.
     uses: AtomicUsize,
     in_call: AtomicBool,
-    /// The offer of the last call.
-    last_call: Mutex<Option<Offer>>,
+    /// What either side offered in the last call.
+    last_call: Mutex<(Option<Offer>, Option<RemoteBroadcast>)>,
     sampled: OnceLock<Sampled>,
 }
+
+/// How long the peer's side of a call may stay after the call has ended.
+const CALL_LINGER: Duration = Duration::from_secs(2);
 
 /// A broadcast that the peer may see.
 #[derive(Clone)]
@@ -443,11 +447,16 @@ impl MoqSession {
         !self.inner.in_call.swap(true, Ordering::AcqRel)
     }
 
-    /// Waits until the call before is taken back, so that the peer does not take the next one for the same. Cancel safe.
+    /// Waits until the call before is taken back on both sides, so that neither takes the next one for the same. Cancel
+    /// safe.
     pub(crate) async fn last_call_gone(&self) {
-        let last = lock(&self.inner.last_call).clone();
-        if let Some(last) = last {
-            last.gone.cancelled().await;
+        let (offer, remote) = lock(&self.inner.last_call).clone();
+        if let Some(offer) = offer {
+            offer.gone.cancelled().await;
+        }
+        if let Some(remote) = remote {
+            // Not all peers take it back.
+            let _ = tokio::time::timeout(CALL_LINGER, remote.closed()).await;
         }
     }
 
@@ -455,8 +464,8 @@ impl MoqSession {
         self.inner.in_call.load(Ordering::Acquire)
     }
 
-    pub(crate) fn end_call(&self, name: &str) {
-        *lock(&self.inner.last_call) = self.withdraw(name);
+    pub(crate) fn end_call(&self, name: &str, remote: Option<RemoteBroadcast>) {
+        *lock(&self.inner.last_call) = (self.withdraw(name), remote);
         self.inner.in_call.store(false, Ordering::Release);
     }
 }
