@@ -53,14 +53,17 @@ struct Pair {
     remote: RemoteBroadcast,
     publisher: Live,
     viewer: Live,
+    name: String,
 }
 
 impl Pair {
     async fn new() -> Self {
         let (publisher, viewer) = (live().await, live().await);
         let local = LocalBroadcast::new();
-        publisher.publish("stream", &local).expect("published");
-        let subscription = viewer.subscribe(publisher.endpoint().addr(), "stream");
+        // A name of its own: viewers are counted by name, and the tests share a process.
+        let name = format!("stream-{}", publisher.endpoint().id().fmt_short());
+        publisher.publish(name.as_str(), &local).expect("published");
+        let subscription = viewer.subscribe(publisher.endpoint().addr(), name.as_str());
         let subscription = soon("subscription", subscription).await.expect("found");
         let (_, remote, _) = subscription.into_parts();
         Self {
@@ -68,6 +71,7 @@ impl Pair {
             remote,
             publisher,
             viewer,
+            name,
         }
     }
 
@@ -384,7 +388,7 @@ async fn a_later_viewer_gets_a_key_frame_before_the_next_is_due() {
         assert!(!next(&mut first).await.keyframe);
     }
     let third = live().await;
-    let subscription = third.subscribe(pair.publisher.endpoint().addr(), "stream");
+    let subscription = third.subscribe(pair.publisher.endpoint().addr(), pair.name.as_str());
     let (_, remote, _) = soon("subscription", subscription)
         .await
         .unwrap()

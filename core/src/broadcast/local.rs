@@ -1,6 +1,7 @@
 //! A broadcast that is written.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -40,6 +41,8 @@ struct Inner {
     catalog: catalog::Producer,
     /// Held while a track is announced that has no configuration yet, so that viewers see all tracks at once.
     waiting: Mutex<Waiting>,
+    /// What it was published as, so that its viewers can be counted.
+    names: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -135,6 +138,7 @@ impl LocalBroadcast {
                 cache,
                 catalog,
                 waiting: Mutex::default(),
+                names: Mutex::default(),
             }),
             #[cfg(feature = "media")]
             media: Arc::default(),
@@ -214,8 +218,23 @@ impl LocalBroadcast {
         self.inner.broadcast.demand().is_used()
     }
 
-    pub(crate) fn consume(&self) -> broadcast::Consumer {
+    /// What the peers are given that shall know it by this name.
+    pub(crate) fn consume_as(&self, name: &str) -> broadcast::Consumer {
+        self.names().insert(name.to_owned());
         self.inner.broadcast.consume()
+    }
+
+    /// How many subscriptions to its tracks peers have made so far: when it changes, somebody is new.
+    #[cfg(feature = "media")]
+    pub(crate) fn subscriptions(&self) -> u64 {
+        crate::transport::subscriptions(self.names().iter().map(String::as_str))
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.inner
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

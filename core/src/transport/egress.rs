@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use moq_lite::stats::{Config, Registry, Role, Session, Tier};
+#[cfg(feature = "media")]
+use moq_lite::stats::Report;
+use moq_lite::stats::{Config, Registry, Session, Tier};
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new(Config::new()));
 
@@ -11,14 +13,18 @@ pub(super) fn session() -> Session {
     REGISTRY.tier(Tier::default()).session("")
 }
 
-/// All the subscriptions to tracks of this process so far. It only grows.
+/// The subscriptions of peers so far to the tracks of broadcasts of these names.
+///
+/// It only grows, but for a broadcast that nobody watched for a while, which begins anew. Another transport of the
+/// process that uses the same name counts too: this is for hints, not for accounts.
 #[cfg(feature = "media")]
-pub(crate) fn subscriptions() -> u64 {
-    REGISTRY
-        .snapshot()
-        .traffic()
-        .into_iter()
-        .filter(|(_, role, _)| *role == Role::Publisher)
-        .map(|(_, _, traffic)| traffic.subscriptions_started)
+pub(crate) fn subscriptions<'a>(names: impl Iterator<Item = &'a str> + Clone) -> u64 {
+    let mut report = Report::default();
+    REGISTRY.report(&mut report);
+    report
+        .traffic
+        .iter()
+        .filter(|entry| names.clone().any(|name| entry.path.as_str() == name))
+        .map(|entry| entry.publisher.subscriptions_started)
         .sum()
 }

@@ -140,7 +140,7 @@ impl Moq {
         let name = name.into();
         valid_name(&name)?;
         let publication = Publication {
-            broadcast: broadcast.consume(),
+            broadcast: broadcast.consume_as(&name),
             stop: self.inner.shutdown.child_token(),
         };
         let mut published = lock(&self.inner.published);
@@ -152,7 +152,7 @@ impl Moq {
             self.inner.offer(session, &name, &publication);
         }
         let (moq, forgotten) = (Arc::downgrade(&self.inner), name.clone());
-        let (consumer, stop) = (broadcast.consume(), publication.stop.clone());
+        let (consumer, stop) = (publication.broadcast.clone(), publication.stop.clone());
         self.inner.tasks.spawn(async move {
             tokio::select! {
                 _ = consumer.closed() => {}

@@ -222,7 +222,8 @@ impl MoqSession {
         if !self.is_alive() {
             return Err(PublishError::Ended);
         }
-        self.offer(&name, broadcast.consume(), &self.inner.ended, counted);
+        let consumer = broadcast.consume_as(&name);
+        self.offer(&name, consumer, &self.inner.ended, counted);
         Ok(())
     }
 

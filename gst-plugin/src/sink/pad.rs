@@ -361,7 +361,7 @@ impl Pad {
         let Some((timestamp, moves)) = publisher.timestamp(running_time, now) else {
             return Ok(gst::FlowSuccess::Ok);
         };
-        let payload = payload(buffer)?;
+        let payload = caps::payload(buffer).ok_or(gst::FlowError::Error)?;
         if state.caps.as_deref() != Some(new_caps) {
             if !keyframe {
                 // What the frame is becomes known with the next key frame only.
@@ -437,21 +437,6 @@ impl Pad {
         }
         Ok(gst::FlowSuccess::Ok)
     }
-}
-
-/// The buffer's memory as the bytes that are sent.
-fn payload(buffer: gst::Buffer) -> Result<bytes::Bytes, gst::FlowError> {
-    // A buffer of a pool has to go back to it soon, or a hardware encoder runs out of them.
-    // SAFETY: the field is only compared with null.
-    let pooled = unsafe { !(*buffer.as_ptr()).pool.is_null() };
-    let map = buffer
-        .into_mapped_buffer_readable()
-        .map_err(|_| gst::FlowError::Error)?;
-    Ok(if pooled {
-        bytes::Bytes::copy_from_slice(&map)
-    } else {
-        bytes::Bytes::from_owner(map)
-    })
 }
 
 /// A pad takes audio and video alike, whatever its name: `queue ! stream.` names neither, and gst-launch links it to

@@ -10,6 +10,7 @@ use std::{
 use gst::{glib, prelude::*};
 use iroh_live::{
     Live, LiveTicket, LocalBroadcast,
+    broadcast::Timeline,
     iroh::{EndpointId, Watcher},
     transport::MoqSession,
 };
@@ -20,9 +21,6 @@ use crate::runtime;
 
 /// How long the ticket waits for a relay, so that it can be reached from everywhere.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The wall clock may be this far from what the pipeline's clock says before the timeline is moved.
-const TIMELINE_SLACK: Duration = Duration::from_millis(100);
 
 /// What lives from READY to NULL.
 pub(super) struct Publisher {
@@ -35,12 +33,8 @@ pub(super) struct Publisher {
 
 struct Run {
     broadcast: LocalBroadcast,
-    /// What is added to running time to make wall-clock time.
-    offset: Option<Duration>,
-    /// Whether the offset has to be looked at again, as after a pause.
-    stale: bool,
-    /// Counts the times that the timeline was moved.
-    moves: u32,
+    /// Of running time.
+    timeline: Timeline,
 }
 
 impl Publisher {
@@ -84,9 +78,7 @@ impl Publisher {
             })?;
         *self.run() = Some(Run {
             broadcast: broadcast.clone(),
-            offset: None,
-            stale: true,
-            moves: 0,
+            timeline: Timeline::new(),
         });
         Ok(broadcast)
     }
@@ -109,7 +101,7 @@ impl Publisher {
     /// The pipeline was paused, so running time and wall-clock time have come apart.
     pub(super) fn resume(&self) {
         if let Some(run) = &mut *self.run() {
-            run.stale = true;
+            run.timeline.resume();
         }
     }
 
@@ -121,28 +113,15 @@ impl Publisher {
         running_time: gst::Signed<gst::ClockTime>,
         now: Option<gst::ClockTime>,
     ) -> Option<(Duration, u32)> {
-        let mut run = self.run();
-        let run = run.as_mut()?;
-        if run.stale {
-            run.stale = false;
-            let reference = now.or(running_time.positive()).unwrap_or_default();
-            let fresh = LocalBroadcast::now().saturating_sub(reference.into());
-            match run.offset {
-                None => run.offset = Some(fresh),
-                // Only forwards: viewers take a timeline that goes back for a broken one.
-                Some(old) if fresh > old + TIMELINE_SLACK => {
-                    run.offset = Some(fresh);
-                    run.moves += 1;
-                }
-                Some(_) => {}
-            }
-        }
-        let offset = run.offset?;
-        let timestamp = match running_time {
-            gst::Signed::Positive(time) => offset.checked_add(time.into())?,
-            gst::Signed::Negative(time) => offset.checked_sub(time.into())?,
+        let nanos = |time: gst::ClockTime| i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
+        let time = match running_time {
+            gst::Signed::Positive(time) => nanos(time),
+            gst::Signed::Negative(time) => -nanos(time),
         };
-        Some((timestamp, run.moves))
+        let mut run = self.run();
+        run.as_mut()?
+            .timeline
+            .timestamp(time, now.map(nanos), LocalBroadcast::now())
     }
 
     pub(super) fn stats(&self) -> Vec<gst::Structure> {

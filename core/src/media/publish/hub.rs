@@ -20,7 +20,6 @@ use crate::{
         caps::Codec,
         source::{Intake, Kind, Origin, Running, SourceError, Tap, Time},
     },
-    transport::subscriptions,
 };
 
 /// How often it is looked whether there are new viewers.
@@ -368,7 +367,7 @@ impl Intake for Hub {
             .is_none_or(|at| timestamp.saturating_sub(at) >= VIEWERS_SPACING)
         {
             state.viewers_at = Some(timestamp);
-            state.viewers = subscriptions();
+            state.viewers = self.broadcast.subscriptions();
         }
         Self::share_out(&mut state);
         let moment = Moment {
