@@ -6,6 +6,9 @@ use super::reader::JUMP;
 
 use crate::broadcast::EncodedFrame;
 
+/// A key frame that was missed by no more than this still serves: what was shown since is quickly decoded again.
+const MISSED: Duration = Duration::from_millis(300);
+
 /// How patient a handover is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -23,6 +26,9 @@ pub(super) struct Patience {
 /// frames are handed out, from there on the new one's. So that the key frame is not missed by a hair (it is larger, and
 /// comes later, than the old one's frame of the same moment), frames of the old one are held back while the new one lags
 /// behind, as long as they are no later for it than `hold`.
+///
+/// A key frame that was missed by little all the same, as on a path with jitter, serves where frames may be handed out
+/// that are to be decoded only: those up to what was handed out.
 ///
 /// When the old one ends, or falls behind by more than `lag`, the picture would stand still until that key frame. Then
 /// the new one takes over from the key frame before: its frames up to what was handed out are to be decoded only.
@@ -111,6 +117,9 @@ impl Handover {
 
     /// What to do at `now`; to be asked until it says to wait.
     pub fn step(&mut self, now: Duration) -> Step {
+        if self.has_caught_up() {
+            return self.cut(false);
+        }
         let begin = self.fresh.first().map(|frame| frame.timestamp);
         let Some(held) = self.old.front() else {
             return self.without_old();
@@ -134,6 +143,17 @@ impl Handover {
             }
             None => Step::Wait(None),
         }
+    }
+
+    /// Whether the new one goes on where the old one is, from a key frame that was missed by little.
+    fn has_caught_up(&self) -> bool {
+        let ends = self.before.first().zip(self.before.last());
+        self.fresh.is_empty()
+            && ends
+                .zip(self.played)
+                .is_some_and(|((first, last), played)| {
+                    last.timestamp > played && played.saturating_sub(first.timestamp) <= MISSED
+                })
     }
 
     /// Whether to wait for the old rendition any longer.
@@ -226,34 +246,48 @@ mod tests {
 
     #[test]
     fn the_new_one_takes_over_at_its_key_frame_and_nothing_is_missing_or_doubled() {
-        let mut handover = handover(10);
+        let mut handover = handover(20);
         // The group that is under way: too old.
-        for n in 5..=12 {
+        for n in 5..=22 {
             handover.push_new(frame("new", n, n == 5));
         }
-        handover.push_old(frame("old", 11, false), Duration::ZERO, ms(0));
-        handover.push_old(frame("old", 12, false), Duration::ZERO, ms(0));
-        assert_eq!(drain(&mut handover, ms(0)), (vec![11, 12], None));
-        // Both go on; the new one's next group begins at 15.
-        for n in 13..=17 {
-            handover.push_new(frame("new", n, n == 15));
+        handover.push_old(frame("old", 21, false), Duration::ZERO, ms(0));
+        handover.push_old(frame("old", 22, false), Duration::ZERO, ms(0));
+        assert_eq!(drain(&mut handover, ms(0)), (vec![21, 22], None));
+        // Both go on; the new one's next group begins at 25.
+        for n in 23..=27 {
+            handover.push_new(frame("new", n, n == 25));
         }
         assert_eq!(
             drain(&mut handover, ms(0)),
             (vec![], None),
-            "13 and 14 are the old one's"
+            "23 and 24 are the old one's"
         );
-        for n in 13..=16 {
+        for n in 23..=26 {
             handover.push_old(frame("old", n, false), Duration::ZERO, ms(0));
         }
         let (out, cut) = drain(&mut handover, ms(0));
-        assert_eq!(out, [13, 14]);
+        assert_eq!(out, [23, 24]);
         let cut = cut.expect("the cut");
-        assert_eq!(numbers(&cut), [15, 16, 17]);
+        assert_eq!(numbers(&cut), [25, 26, 27]);
         assert!(
             cut.iter()
                 .all(|frame| frame.payload == "new" && !frame.discontinuity)
         );
+    }
+
+    #[test]
+    fn a_key_frame_that_was_missed_by_little_still_serves() {
+        let mut handover = handover(10);
+        handover.push_new(frame("new", 6, true));
+        handover.push_new(frame("new", 10, false));
+        handover.push_old(frame("old", 11, false), Duration::ZERO, ms(0));
+        assert_eq!(drain(&mut handover, ms(0)), (vec![], None));
+        handover.push_new(frame("new", 11, false));
+        let (out, cut) = drain(&mut handover, ms(0));
+        let cut = cut.expect("the cut");
+        assert_eq!((out, numbers(&cut)), (vec![], vec![6, 10, 11]));
+        assert!(cut.iter().all(|frame| !frame.discontinuity));
     }
 
     #[test]
@@ -303,14 +337,14 @@ mod tests {
 
     #[test]
     fn an_old_one_that_falls_behind_is_left() {
-        let mut handover = handover(10);
-        for n in 8..=20 {
+        let mut handover = handover(25);
+        for n in 8..=35 {
             handover.push_new(frame("new", n, n == 8));
         }
         assert_eq!(drain(&mut handover, ms(0)).1, None, "300 ms behind");
-        handover.push_new(frame("new", 21, false));
+        handover.push_new(frame("new", 36, false));
         let cut = drain(&mut handover, ms(0)).1.expect("the cut");
-        assert_eq!(numbers(&cut), (8..=21).collect::<Vec<_>>());
+        assert_eq!(numbers(&cut), (8..=36).collect::<Vec<_>>());
     }
 
     #[test]

@@ -204,7 +204,9 @@ impl DownloadMeter {
         skipped: u32,
     ) -> Option<Congestion> {
         // Against the frames just before, as a path that became longer is no sign of a full link.
-        let fastest = self.frames.iter().filter_map(|frame| frame.transit).min();
+        let since = self.last.unwrap_or_default().saturating_sub(CHOKED * 2);
+        let before = self.frames.iter().filter(|frame| frame.at >= since);
+        let fastest = before.filter_map(|frame| frame.transit).min();
         let patience = match self.latest_transit().zip(fastest) {
             Some((latest, fastest)) if duration(latest - fastest) >= LATE => CHOKED,
             _ => STALLED,

@@ -341,7 +341,7 @@ struct Cut {
 }
 
 enum Event {
-    Catalog(Result<Option<Catalog>, CatalogError>),
+    Catalog(Result<Option<Box<Catalog>>, CatalogError>),
     Quality,
     Frame(Result<Option<EncodedFrame>, ReadError>),
     Opened(Result<Box<EncodedReader>, SubscribeTrackError>),
@@ -526,7 +526,7 @@ impl AdaptiveReader {
             }
         };
         tokio::select! {
-            catalog = catalog => Event::Catalog(catalog),
+            catalog = catalog => Event::Catalog(catalog.map(|catalog| catalog.map(Box::new))),
             frame = frame => Event::Frame(frame),
             event = attempt => event,
             _ = self.quality.changed() => Event::Quality,
