@@ -275,15 +275,18 @@ async fn pictures_of_each_codec_are_what_was_published() {
             let frame = next(&video).await;
             assert_eq!((frame.width(), frame.height()), (160, 120), "{codec:?}");
             assert!(is_red(&frame), "{codec:?}: {:?}", middle(&frame));
-            let time = Some(frame.running_time());
-            assert!(time > last, "{codec:?}: {time:?} after {last:?}");
-            last = time;
             let captured = frame.captured().expect("the broadcast has a clock");
+            assert!(
+                Some(captured) > last,
+                "{codec:?}: {captured:?} after {last:?}"
+            );
+            last = Some(captured);
             let age = SystemTime::now().duration_since(captured).unwrap();
             assert!(age < LIMIT, "{codec:?}: captured {age:?} ago");
         }
         assert_eq!(video.rendition().unwrap().name, "video");
         assert!(video.decoder().is_some());
+        assert_eq!(video.counts().failures, 0, "{codec:?}");
         assert!(published.is_watched());
     }
 }
@@ -456,11 +459,11 @@ async fn sound_is_as_loud_as_the_program_says() {
 }
 
 /// A decoder that says when it cannot go on.
-struct OpenH264;
+struct Strict;
 
-impl Decoders for OpenH264 {
+impl Decoders for Strict {
     fn candidates(_: &gst::Caps, _: bool) -> Vec<String> {
-        vec!["openh264dec max-errors=0".to_owned()]
+        vec!["vp8dec max-errors=0".to_owned()]
     }
 }
 
@@ -468,8 +471,8 @@ impl Decoders for OpenH264 {
 async fn garbage_in_the_middle_does_not_end_a_track() {
     for (description, codec, strict) in [
         (H264, Codec::H264, false),
-        (H264, Codec::H264, true),
         (VP8, Codec::Vp8, false),
+        (VP8, Codec::Vp8, true),
     ] {
         let pair = Pair::new().await;
         let healed = Arc::new(Mutex::new(None));
@@ -488,7 +491,7 @@ async fn garbage_in_the_middle_does_not_end_a_track() {
         };
         let _published = pair.add_altered(description, codec, Box::new(alter));
         let video = if strict {
-            pair.video::<OpenH264>(rgb()).await
+            pair.video::<Strict>(rgb()).await
         } else {
             pair.video::<DefaultDecoders>(rgb()).await
         };
@@ -533,8 +536,8 @@ async fn a_decoder_that_fails_is_replaced_and_one_that_worked_is_made_anew() {
     for _ in 0..20 {
         let frame = next(&video).await;
         assert!(is_red(&frame));
-        assert!(Some(frame.running_time()) > last);
-        last = Some(frame.running_time());
+        assert!(frame.captured() > last);
+        last = frame.captured();
     }
     // Three or four of the candidates, and the last one now and then.
     assert!(video.counts().failures >= 5, "{:?}", video.counts());
@@ -661,15 +664,15 @@ async fn a_rendition_of_another_codec_takes_over() {
         .video::<DefaultDecoders>(rgb().with_quality(Quality::Lowest))
         .await;
     assert_eq!(next(&video).await.width(), 160);
-    let mut last = Duration::ZERO;
+    let mut last = None;
     for (quality, width) in [(Quality::Highest, 320), (Quality::Lowest, 160)] {
         video.set_quality(quality).unwrap();
         let switched = async {
             loop {
                 let frame = next(&video).await;
                 assert!(is_red(&frame));
-                assert!(frame.running_time() > last, "no frame comes twice");
-                last = frame.running_time();
+                assert!(frame.captured() > last, "no frame comes twice");
+                last = frame.captured();
                 if frame.width() == width {
                     break;
                 }

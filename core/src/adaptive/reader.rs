@@ -864,7 +864,9 @@ impl AdaptiveReader {
         if self.catalog.is_none() {
             return nothing || self.shown.is_some() || self.lost.is_some();
         }
-        if self.finished.is_empty() || !nothing {
+        // What was played and is in the catalog no more has ended, whether or not its track said so before it left.
+        let begun = self.shown.is_some() || !self.finished.is_empty();
+        if !begun || !nothing {
             self.idle_since = None;
             return false;
         }

@@ -46,11 +46,17 @@ fn installed(caps: &gst::Caps, hardware: bool) -> Vec<String> {
         gst::ElementFactoryType::DECODER,
         gst::Rank::MARGINAL,
     );
-    // What a parser can make of the stream: not every decoder takes H.264 as MP4 files have it.
+    // Nothing here has an alpha channel: without this, decoders that need one would be among those that might do.
+    let opaque = |mut caps: gst::Caps| {
+        caps.make_mut().set("codec-alpha", false);
+        caps
+    };
+    let stream = opaque(caps.clone());
+    // What a parser can make of the stream: not every decoder takes H.264 as MP4 files have it, or without its size.
     let parser = Codec::of(caps).ok().and_then(Codec::parser);
     let parsed = parser
         .and(caps.structure(0))
-        .map(|structure| gst::Caps::new_empty_simple(structure.name()));
+        .map(|structure| opaque(gst::Caps::new_empty_simple(structure.name())));
     let mut found: Vec<_> = factories
         .iter()
         .filter_map(|factory| {
@@ -58,15 +64,11 @@ fn installed(caps: &gst::Caps, hardware: bool) -> Vec<String> {
             if in_hardware && !hardware {
                 return None;
             }
-            let parser = if factory.can_sink_any_caps(caps) {
-                None
-            } else if parsed
-                .as_ref()
-                .is_some_and(|caps| factory.can_sink_any_caps(caps))
-            {
-                parser.map(|(name, _)| name)
-            } else {
-                return None;
+            let parser = match &parsed {
+                _ if factory.can_sink_all_caps(&stream) => None,
+                None if factory.can_sink_any_caps(&stream) => None,
+                Some(parsed) if factory.can_sink_any_caps(parsed) => parser.map(|(name, _)| name),
+                _ => return None,
             };
             Some((in_hardware, factory, parser))
         })
@@ -293,6 +295,10 @@ mod tests {
         let found = SoftwareDecoders::candidates(&caps, true);
         assert!(
             found.iter().any(|found| found.starts_with("vp8dec")),
+            "{found:?}"
+        );
+        assert!(
+            !found.iter().any(|found| found.contains("alpha")),
             "{found:?}"
         );
         for description in found {

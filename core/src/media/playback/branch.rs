@@ -272,7 +272,8 @@ impl Output {
                 let slot = slot.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(frame) = VideoFrame::new(pull(sink)?) {
-                        slot.push(frame);
+                        let captured = frame.captured();
+                        slot.push(frame, captured);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })
@@ -281,7 +282,8 @@ impl Output {
                 let slot = slot.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(samples) = AudioSamples::new(pull(sink)?) {
-                        slot.push(samples);
+                        let captured = samples.captured();
+                        slot.push(samples, captured);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })

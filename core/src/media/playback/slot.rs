@@ -3,9 +3,13 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::Notify;
+
+/// What was captured this long before is of another timeline.
+const JUMP: Duration = Duration::from_secs(5);
 
 /// A short queue with one end. What the program does not take in time is dropped, the oldest first, and counted.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(super) struct Slot<T, E> {
 #[derive(Debug)]
 struct State<T, E> {
     waiting: VecDeque<T>,
+    /// When the newest was captured.
+    newest: Option<SystemTime>,
     pushed: u64,
     dropped: u64,
     ended: bool,
@@ -30,6 +36,7 @@ impl<T, E> Slot<T, E> {
         Self {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
+                newest: None,
                 pushed: 0,
                 dropped: 0,
                 ended: false,
@@ -44,8 +51,17 @@ impl<T, E> Slot<T, E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn push(&self, item: T) {
+    /// Leaves out what was there before, as a decoder that begins anew may give it again.
+    pub(super) fn push(&self, item: T, captured: Option<SystemTime>) {
         let mut state = self.state();
+        if let (Some(captured), Some(newest)) = (captured, state.newest)
+            && newest
+                .duration_since(captured)
+                .is_ok_and(|back| back < JUMP)
+        {
+            return;
+        }
+        state.newest = captured;
         state.pushed += 1;
         state.waiting.push_back(item);
         // Dropped when the lock is not held: it may be the last of a large buffer.
@@ -100,7 +116,7 @@ mod tests {
     async fn the_newest_wins_and_the_rest_is_counted() {
         let slot = Slot::<_, ()>::new(2);
         for n in 0..5 {
-            slot.push(n);
+            slot.push(n, None);
         }
         assert_eq!(slot.counts(), (5, 3));
         assert_eq!(slot.next().await, Ok(Some(3)));
@@ -108,9 +124,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_comes_twice_but_another_timeline_may_begin() {
+        let slot = Slot::<_, ()>::new(10);
+        let time = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        for (n, seconds) in [100, 101, 99, 101, 102, 7, 8].into_iter().enumerate() {
+            slot.push(n, time(seconds));
+        }
+        assert_eq!(slot.counts(), (5, 0));
+        for n in [0, 1, 4, 5, 6] {
+            assert_eq!(slot.next().await, Ok(Some(n)));
+        }
+    }
+
+    #[tokio::test]
     async fn the_end_comes_after_what_waits_and_the_error_once() {
         let slot = Slot::new(2);
-        slot.push(1);
+        slot.push(1, None);
         slot.end(Err("lost"));
         slot.end(Ok(()));
         assert_eq!(slot.next().await, Ok(Some(1)));
@@ -126,7 +155,7 @@ mod tests {
             async move { slot.next().await }
         });
         tokio::task::yield_now().await;
-        slot.push(7);
+        slot.push(7, None);
         assert_eq!(waiting.await.unwrap(), Ok(Some(7)));
     }
 }
