@@ -21,6 +21,7 @@
 
 mod encoder;
 mod handover;
+mod interface;
 mod ladder;
 mod meter;
 mod reader;
@@ -29,9 +30,10 @@ mod select;
 mod simulation;
 
 pub use encoder::EncoderRate;
+pub use interface::{
+    AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus,
+};
 pub use ladder::{MediaKind, Rendition};
 pub use meter::{Congestion, DownloadMeter, DownloadReport};
-pub use reader::{
-    AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveReader, AdaptiveStatus,
-};
+pub use reader::AdaptiveReader;
 pub use select::{Decision, Quality, Rung, Selector};

@@ -1,0 +1,223 @@
+//! What a program says to a reader, and what it hears of it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use super::{DownloadReport, MediaKind, Quality, Rendition};
+use crate::{
+    EncodedFrame,
+    broadcast::{Catalog, CatalogError, ReadError, SubscribeTrackError},
+};
+
+type Accept = Arc<dyn Fn(&Rendition) -> bool + Send + Sync>;
+
+/// How [`RemoteBroadcast::adaptive`](crate::RemoteBroadcast::adaptive) reads.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct AdaptiveConfig {
+    /// The picture or the sound.
+    pub kind: MediaKind,
+    /// Which rendition.
+    pub quality: Quality,
+    /// How far a group may fall behind the newest one before it is skipped: 500 ms.
+    pub max_age: Duration,
+    /// How much later than it could be a frame may be handed out while a switch is under way: 100 ms. Half of the
+    /// player's latency budget is a good choice.
+    ///
+    /// A key frame of the new rendition often comes a little after the old one's frame of the same moment, as it is
+    /// larger. Without waiting for it each would be missed.
+    pub hold: Duration,
+    /// Whether frames may be handed out that are to be decoded, but not shown: yes.
+    ///
+    /// When a rendition ends without notice, or nothing of it comes through any more, its replacement can so begin with
+    /// the key frame before, and there is no gap. Without this the next key frame is waited for.
+    pub decode_only: bool,
+    accept: Option<Accept>,
+}
+
+impl Default for AdaptiveConfig {
+    fn default() -> Self {
+        Self {
+            kind: MediaKind::Video,
+            quality: Quality::Auto,
+            max_age: Duration::from_millis(500),
+            hold: Duration::from_millis(100),
+            decode_only: true,
+            accept: None,
+        }
+    }
+}
+
+impl AdaptiveConfig {
+    /// The defaults for the picture or the sound.
+    pub fn new(kind: MediaKind) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// Sets which rendition.
+    pub fn with_quality(mut self, quality: Quality) -> Self {
+        self.quality = quality;
+        self
+    }
+
+    /// Sets how far a group may fall behind.
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = max_age;
+        self
+    }
+
+    /// Sets how long a frame may be held back for a switch.
+    pub fn with_hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// Sets whether frames may be handed out that are to be decoded only.
+    pub fn with_decode_only(mut self, decode_only: bool) -> Self {
+        self.decode_only = decode_only;
+        self
+    }
+
+    /// Leaves out the renditions that `accept` says no to: those that cannot be decoded here.
+    pub fn with_filter(
+        mut self,
+        accept: impl Fn(&Rendition) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.accept = Some(Arc::new(accept));
+        self
+    }
+
+    pub(super) fn renditions(&self, catalog: &Catalog) -> Vec<Arc<Rendition>> {
+        Rendition::of(catalog, self.kind)
+            .into_iter()
+            .filter(|rendition| self.accept.as_ref().is_none_or(|accept| accept(rendition)))
+            .map(Arc::new)
+            .collect()
+    }
+}
+
+impl fmt::Debug for AdaptiveConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveConfig")
+            .field("kind", &self.kind)
+            .field("quality", &self.quality)
+            .field("max_age", &self.max_age)
+            .field("hold", &self.hold)
+            .field("decode_only", &self.decode_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A broadcast could not be followed, or not any longer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdaptiveError {
+    /// The catalog says nothing, or nothing more.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The program asked for a rendition that is not there.
+    #[error(
+        "the broadcast has no rendition named {name:?}; it has {}",
+        list(available)
+    )]
+    NoSuchRendition {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        available: Vec<String>,
+    },
+    /// No rendition could be opened.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeTrackError),
+    /// The last rendition came to an abrupt end.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
+}
+
+/// A frame of the rendition that is best for now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AdaptiveFrame {
+    /// The frame.
+    pub frame: EncodedFrame,
+    /// What it belongs to.
+    pub rendition: Arc<Rendition>,
+    /// Whether a decoder has to be set up anew for it: the first frame of all, the first of another rendition, or one
+    /// from which on the rendition is described differently. Always a key frame.
+    pub changed: bool,
+    /// Whether it has to be decoded and not shown: a frame of this moment was handed out before, of another rendition.
+    pub decode_only: bool,
+}
+
+/// What an [`AdaptiveReader`](super::AdaptiveReader) is doing.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AdaptiveStatus {
+    /// The rendition that is watched.
+    pub rendition: Option<Arc<Rendition>>,
+    /// The name of the rendition that is being switched to.
+    pub switching_to: Option<String>,
+    /// All renditions to choose from, the smallest first.
+    pub ladder: Vec<Arc<Rendition>>,
+    /// How the rendition that is watched gets through.
+    pub report: DownloadReport,
+    /// What the peer says that it can deliver to us, bits per second.
+    pub download_bandwidth: Option<u64>,
+    /// How often the rendition was switched.
+    pub switches: u64,
+}
+
+/// Chooses what an [`AdaptiveReader`](super::AdaptiveReader) reads, and shows what it does. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AdaptiveControl {
+    pub(super) quality: watch::Sender<Quality>,
+    pub(super) status: watch::Receiver<AdaptiveStatus>,
+}
+
+impl AdaptiveControl {
+    /// Changes which rendition is wanted.
+    ///
+    /// # Errors
+    /// [`AdaptiveError::NoSuchRendition`]; then nothing changes.
+    pub fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
+        check(&quality, &self.status.borrow().ladder)?;
+        self.quality.send_replace(quality);
+        Ok(())
+    }
+
+    /// Which rendition is wanted.
+    pub fn quality(&self) -> Quality {
+        self.quality.borrow().clone()
+    }
+
+    /// What the reader does, every 200 ms and at every change.
+    pub fn status(&self) -> &watch::Receiver<AdaptiveStatus> {
+        &self.status
+    }
+}
+
+pub(super) fn check(quality: &Quality, ladder: &[Arc<Rendition>]) -> Result<(), AdaptiveError> {
+    match quality {
+        Quality::Named(name) if !ladder.iter().any(|rendition| rendition.name == *name) => {
+            Err(AdaptiveError::NoSuchRendition {
+                name: name.clone(),
+                available: ladder
+                    .iter()
+                    .map(|rendition| rendition.name.clone())
+                    .collect(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
