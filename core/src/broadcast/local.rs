@@ -513,7 +513,7 @@ mod tests {
         let broadcast = LocalBroadcast::new();
         let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
         let mut track = broadcast.publish_track("video", config.clone()).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume_as("test"));
         let mut catalog = remote.catalog().await.unwrap();
         catalog.next().await.unwrap();
         let mut reader = remote
@@ -537,7 +537,7 @@ mod tests {
         let broadcast = LocalBroadcast::new();
         let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
         let mut track = broadcast.publish_track("video", config.clone()).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume_as("test"));
         let start = Instant::now();
         let mut reader = remote
             .subscribe("video", &config, Duration::from_secs(10))
