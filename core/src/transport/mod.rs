@@ -47,18 +47,18 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// QUIC settings for live media. An endpoint that is made elsewhere should be given these.
 ///
-/// The congestion controller is BBR3, which follows what the path delivers, and which is told of losses only where a
-/// queue or their number says that they come from congestion. CUBIC, the default of QUIC libraries, takes each lost packet
-/// for congestion and halts a stream on a path that merely loses. Median over three runs of 720p30 at 2.5 Mbit/s with a
-/// key frame every two seconds, milliseconds from publisher to viewer, and the share of frames that did not come:
+/// The congestion controller is BBR3, which follows what the path delivers, corrected for streams that are slower than
+/// their path. CUBIC, the default of QUIC libraries, takes each lost packet for congestion and halts a stream on a path
+/// that merely loses. 720p30 at 2.5 Mbit/s with a key frame every two seconds, milliseconds from publisher to viewer and
+/// the share of frames that did not come; medians of five runs each, in turns, on a busy machine:
 ///
-/// | path, one way | CUBIC p50, p99 | missing | BBR3 p50, p99 | missing |
+/// | path, each way | CUBIC p50, p99 | missing | here p50, p99 | missing |
 /// |---|---|---|---|---|
-/// | 25 ms, 1 % lost | 363, 879 | 17 % | 45, 308 | 0.4 % |
-/// | 50 ms, 2 % lost | 1192, 2773 | 69 % | 56, 252 | 0 |
-/// | 25 ms, 2 % lost in bursts of 5 | 60, 570 | 23 % | 28, 1063 | 0 |
-/// | 20 ms, at most 4 Mbit/s | 41, 152 | 0 | 41, 155 | 0 |
-/// | 20 ms, at most 2 Mbit/s | 633, 872 | 24 % | 532, 829 | 27 % |
+/// | 25 ms, 1 % lost | 363, 928 | 18 % | 36, 155 | 0 |
+/// | 50 ms, 2 % lost | 1199, 2761 | 72 % | 77, 246 | 0 |
+/// | 25 ms, 2 % lost in bursts of 5 | 60, 1146 | 30 % | 32, 150 | 0 |
+/// | 20 ms, at most 4 Mbit/s | 41, 166 | 0 | 50, 279 | 0.2 % |
+/// | 20 ms, at most 2 Mbit/s | 633, 916 | 24 % | 572, 996 | 28 % |
 pub fn quic_config() -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .max_concurrent_bidi_streams(MAX_STREAMS.into())
