@@ -214,7 +214,10 @@ impl Encoder {
             buffer.set_pts(gst::ClockTime::from_nseconds(time));
             buffer.set_dts(gst::ClockTime::NONE);
         }
-        self.health.silent.fetch_add(1, Ordering::Relaxed);
+        if self.framerate.is_some() {
+            // Of sound, silence may well be nothing.
+            self.health.silent.fetch_add(1, Ordering::Relaxed);
+        }
         // Refused only while it stops; the reason is on its bus then.
         let _ = self.input.push_buffer(buffer);
     }
@@ -240,6 +243,7 @@ fn sink(zero: Duration, output: &Arc<Output>, health: &Arc<Health>) -> gst_app::
         .build();
     // The encoder may begin before its segment does; see the broadcast's own rules for what is too early.
     sink.set_drop_out_of_segment(false);
+    let number = output.next_encoder();
     let (output, health, end) = (output.clone(), health.clone(), output.clone());
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
@@ -254,7 +258,7 @@ fn sink(zero: Duration, output: &Arc<Output>, health: &Arc<Health>) -> gst_app::
                     }
                 {
                     drop(sample);
-                    output.write(&caps, buffer, time);
+                    output.write(number, &caps, buffer, time);
                 }
                 Ok(gst::FlowSuccess::Ok)
             })

@@ -450,12 +450,3 @@ fn silent(caps: &gst::Caps, buffer: &gst::Buffer) -> Option<gst::Buffer> {
     }
     Some(silence)
 }
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        // Tracks that were not finished are lost to viewers, not ended: the program did not say that it was the end.
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.reservations.clear();
-        state.running = None;
-    }
-}

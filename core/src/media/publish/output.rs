@@ -31,6 +31,8 @@ pub(super) struct Output {
     open: AtomicBool,
     /// Whether the next frame continues the one before.
     broken: AtomicBool,
+    /// Which encoder may write, of those that there were.
+    encoder: AtomicU64,
     /// How often the timeline was moved.
     pub moves: AtomicU32,
     /// Frames that came out of encoders.
@@ -81,6 +83,7 @@ impl Output {
             demand: OnceLock::new(),
             open: AtomicBool::new(true),
             broken: AtomicBool::new(false),
+            encoder: AtomicU64::new(0),
             moves: AtomicU32::new(0),
             encoded: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -111,6 +114,13 @@ impl Output {
 
     pub fn is_watched(&self) -> bool {
         self.demand.get().is_some_and(Demand::is_used)
+    }
+
+    /// Another encoder writes from now on. Returns its number; what earlier ones still have is not taken.
+    pub fn next_encoder(&self) -> u64 {
+        // Under the lock, so that none of them is writing.
+        let _state = self.state();
+        self.encoder.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// When the key frame was captured that viewers begin with.
@@ -166,8 +176,14 @@ impl Output {
         self.state().track = None;
     }
 
-    /// Takes a frame that an encoder made. `timestamp` says when it was captured.
-    pub fn write(&self, frame_caps: &gst::Caps, buffer: gst::Buffer, timestamp: Duration) {
+    /// Takes a frame that the encoder of that number made. `timestamp` says when it was captured.
+    pub fn write(
+        &self,
+        encoder: u64,
+        frame_caps: &gst::Caps,
+        buffer: gst::Buffer,
+        timestamp: Duration,
+    ) {
         if caps::is_header(self.codec, &buffer) || buffer.size() == 0 {
             return;
         }
@@ -179,7 +195,8 @@ impl Output {
         };
         let mut state = self.state();
         let state = &mut *state;
-        if state.ended || state.failure.is_some() {
+        if state.ended || state.failure.is_some() || self.encoder.load(Ordering::Relaxed) != encoder
+        {
             return;
         }
         if state.caps.as_ref() != Some(frame_caps) {

@@ -58,7 +58,14 @@ impl Plan {
         };
         match self {
             Self::Video { codec, presets } => {
-                let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| not_raw())?;
+                let info = gst_video::VideoInfo::from_caps(caps)
+                    .ok()
+                    .filter(|info| {
+                        info.format() != gst_video::VideoFormat::Encoded
+                            && info.width() > 0
+                            && info.height() > 0
+                    })
+                    .ok_or_else(not_raw)?;
                 let size = Size::of(&info);
                 let sensible = sensible(size, presets);
                 Ok(presets
@@ -155,24 +162,24 @@ mod tests {
         assert_eq!(
             jobs(&both, hd, &[]),
             [
-                ("720p".into(), "1280x720@25/1".into()),
-                ("180p".into(), "320x180@25/1".into())
+                ("720p".into(), "1280x720@25".into()),
+                ("180p".into(), "320x180@25".into())
             ]
         );
         assert_eq!(
             jobs(&both, hd, &["1080p"])[0],
-            ("1080p".into(), "1280x720@25/1".into()),
+            ("1080p".into(), "1280x720@25".into()),
             "a track that is there stays"
         );
         let fast = "video/x-raw,format=I420,width=320,height=180,framerate=60/1";
         assert_eq!(
             jobs(&[VideoPreset::P180], fast, &[]),
-            [("180p".into(), "320x180@30/1".into())]
+            [("180p".into(), "320x180@30".into())]
         );
         let free = "video/x-raw,format=I420,width=320,height=180,framerate=0/1";
         assert_eq!(
             jobs(&[VideoPreset::P180], free, &[]),
-            [("180p".into(), "320x180@30/1".into())]
+            [("180p".into(), "320x180@30".into())]
         );
     }
 

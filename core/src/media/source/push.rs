@@ -241,7 +241,7 @@ impl AudioPusher {
 
     fn duration(&self, buffer: &gst::Buffer) -> Result<Duration, PushError> {
         let frame = usize::try_from(self.info.bpf()).unwrap_or(1).max(1);
-        if buffer.size() == 0 || buffer.size() % frame != 0 {
+        if buffer.size() == 0 || !buffer.size().is_multiple_of(frame) {
             return Err(PushError::Size {
                 got: buffer.size(),
                 expected: frame,
