@@ -194,9 +194,12 @@ const AOM: Set = &[
     ("row-mt", "true"),
     ("tile-columns", "1"),
     ("threads", "4"),
-    ("buf-initial-sz", "500"),
+    ("buf-initial-sz", "600"),
     ("buf-optimal-sz", "600"),
     ("buf-sz", "1000"),
+    // Left at the element's default, which is 0, the library aborts the process when it cannot reach the rate.
+    ("max-quantizer", "56"),
+    ("min-quantizer", "2"),
 ];
 
 const SVT_AV1: Set = &[
