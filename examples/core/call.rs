@@ -48,7 +48,7 @@ async fn main() -> Result<()> {
         let mut frames = 0_u64;
         while let Some(frame) = video.next_frame().await? {
             frames += 1;
-            if frames % 30 == 0 {
+            if frames.is_multiple_of(30) {
                 let signals = *signals.borrow();
                 println!(
                     "{frames} frames, {}x{}, round trip {:?}, loss {:.1} %, {}",

@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
         }
         match &window {
             Some(window) => window.show(&frame)?,
-            None if frames % 30 == 0 => {
+            None if frames.is_multiple_of(30) => {
                 std::fs::write(PNG, frame.png()?)?;
                 println!("no display: the picture is in {PNG}");
             }
