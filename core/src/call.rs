@@ -73,15 +73,20 @@ impl From<ConnectError> for CallError {
 
 /// A call with one peer, whose encoders follow what the connection carries. Ends when either side closes it or drops it.
 ///
-/// ```no_run
+#[cfg_attr(feature = "media", doc = "```no_run")]
+#[cfg_attr(not(feature = "media"), doc = "```ignore")]
 /// # use iroh_live::{Call, Live, LocalBroadcast, iroh::EndpointAddr};
+/// # use iroh_live::media::{VideoCodec, VideoPreset, VideoSource};
 /// # async fn example(live: Live, remote_addr: EndpointAddr) -> Result<(), Box<dyn std::error::Error>> {
+/// # let camera = VideoSource::camera();
 /// // Dialer side
 /// let local = LocalBroadcast::new();
+/// local.video().set_source(camera, VideoCodec::H264, [VideoPreset::P720])?;
 /// let call = Call::dial(&live, remote_addr, local).await?;
 ///
 /// // Access remote media
 /// let remote_broadcast = call.remote();
+/// let video = remote_broadcast.video()?;
 ///
 /// // Wait for call to end
 /// let reason = call.closed().await;
