@@ -97,9 +97,10 @@ impl From<ConnectError> for CallError {
 /// # use iroh_live::{Call, Live, LocalBroadcast};
 /// # async fn example(live: Live, local: LocalBroadcast) -> Result<(), Box<dyn std::error::Error>> {
 /// // Acceptor side
-/// let mut incoming = live.transport().incoming();
-/// let session = incoming.recv().await?;
-/// let call = Call::accept(session, local).await?;
+/// let mut calls = Call::incoming(&live);
+/// if let Some(ringing) = calls.next().await {
+///     let call = ringing.accept(local).await?;
+/// }
 /// # Ok(()) }
 /// ```
 ///
@@ -180,7 +181,8 @@ impl Drop for Line {
 impl Call {
     /// Calls a peer, and waits until it has taken the call.
     ///
-    /// A peer that does not take it is waited for; put a time limit around it. When both sides dial at the same time
+    /// A peer that is away is given up after about 12 seconds; one that is there and does not take the call is waited
+    /// for: put a time limit around it. Of a ticket the address counts, not the name. When both sides dial at the same time
     /// they are in one call. Cancel safe: dropping the future hangs up.
     ///
     /// # Errors

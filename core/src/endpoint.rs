@@ -87,7 +87,8 @@ pub enum BindEndpointError {
 }
 
 impl EndpointConfig {
-    /// An endpoint for tests and closed networks: no relay, no lookup, nothing leaves the addresses that are known.
+    /// An endpoint for tests and closed networks: no relay, no lookup, nothing leaves the addresses that are known. Peers
+    /// need a ticket with addresses; set `lookup.mdns` where these change.
     pub fn local() -> Self {
         Self {
             relays: Relays::Disabled,
@@ -96,7 +97,8 @@ impl EndpointConfig {
         }
     }
 
-    /// Opens the sockets.
+    /// Opens the sockets. The endpoint has the [`quic_config`] that live media wants; give it to
+    /// [`Live::builder`](crate::Live::builder).
     ///
     /// A port that is taken is tried again for a second: an endpoint that was closed a moment ago, as by a program that
     /// starts anew, lets go of its sockets a little later. Cancel safe.

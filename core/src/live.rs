@@ -97,8 +97,9 @@ impl Live {
 
     /// Begins with an endpoint that is there already.
     ///
-    /// Give it [`quic_config`](crate::transport::quic_config) when you make it: MoQ wants more streams than iroh allows
-    /// by default.
+    /// Make it with [`EndpointConfig`], as [`EndpointConfig::local`] for a network without internet. One that is made
+    /// otherwise should be given [`quic_config`](crate::transport::quic_config): MoQ wants more streams than iroh allows by
+    /// default.
     pub fn builder(endpoint: Endpoint) -> LiveBuilder {
         LiveBuilder {
             endpoint,
@@ -164,7 +165,7 @@ impl Live {
 
     /// The ticket of a broadcast of this endpoint.
     ///
-    /// Waits until a relay is there, so that the ticket can be used from everywhere, but no longer than two seconds:
+    /// Waits until a relay is there, also where none is used, so that the ticket can be used from everywhere, but no longer than two seconds:
     /// without one it still serves on networks where both ends see each other. Addresses change;
     /// [`Endpoint::watch_addr`] says when, and [`LiveTicket::new`] makes a new one. Cancel safe.
     ///

@@ -22,10 +22,11 @@ pub const INTERVAL: Duration = Duration::from_millis(200);
 pub struct NetworkSignals {
     /// Smoothed round-trip time of the path in use.
     pub rtt: Duration,
-    /// Of the packets sent in the interval, or found lost in it, the share that was lost: 0 to 1.
+    /// Of the packets that this side sent in the interval, or found lost in it, the share that was lost: 0 to 1. What the
+    /// peer's packets lose is not known here.
     pub loss_rate: f64,
     /// What can be sent, bits per second: the congestion controller's own estimate where it has one, else its window
-    /// over the round-trip time.
+    /// over the round-trip time. While little is sent it keeps its last value, also where the path has become thinner.
     pub available_bandwidth: u64,
     /// What the peer says that it can send to this side, bits per second: the same estimate of its own congestion
     /// controller.

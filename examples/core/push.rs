@@ -31,6 +31,7 @@ async fn main() -> Result<()> {
 
     let mut clock = tokio::time::interval(Duration::from_secs(1) / 30);
     let mut shift = 0_u32;
+    // Made once: a new one in each turn of the loop would miss what comes between the turns.
     let ctrl_c = tokio::signal::ctrl_c();
     tokio::pin!(ctrl_c);
     loop {

@@ -30,7 +30,8 @@ impl std::fmt::Debug for IncomingCalls {
     }
 }
 
-/// A peer that calls, and is neither answered nor turned away yet. To drop it is to let it ring.
+/// A peer that calls, and is neither answered nor turned away yet. To drop it is to let it ring: it is
+/// not given again.
 #[derive(Debug)]
 pub struct IncomingCall {
     session: MoqSession,
@@ -56,7 +57,7 @@ impl IncomingCalls {
         }
     }
 
-    /// The next call; `None` when the transport was shut down. Cancel safe.
+    /// The next call, each given once; `None` when the transport was shut down. Cancel safe.
     pub async fn next(&mut self) -> Option<IncomingCall> {
         loop {
             self.known.retain(MoqSession::is_alive);
@@ -90,6 +91,10 @@ async fn ring(session: MoqSession, mut last: Option<RemoteBroadcast>) -> Option<
             last.closed().await;
         }
         let remote = session.find(CALL_BROADCAST_NAME).await.ok()?;
+        if !session.is_alive() {
+            // What was offered on it can still be found for a moment.
+            return None;
+        }
         if session.is_in_call() {
             // It is the answer to a call of this side.
             last = Some(remote);

@@ -291,7 +291,7 @@ impl VideoTrack {
         self.shared.set_quality(quality)
     }
 
-    /// The rendition that is received, once there is one.
+    /// The rendition that is received, once there is one; during a switch it is ahead of what is shown by up to a second.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
         self.shared.rendition()
     }
@@ -369,7 +369,7 @@ impl AudioTrack {
         self.shared.set_quality(quality)
     }
 
-    /// The rendition that is received, once there is one.
+    /// The rendition that is received, once there is one; during a switch it is ahead of what is shown by up to a second.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
         self.shared.rendition()
     }

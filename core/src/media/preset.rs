@@ -76,7 +76,7 @@ impl VideoPreset {
         }
     }
 
-    /// What its track is called unless somebody says otherwise.
+    /// What its track is called: `720p`, or with the bit rate, `240p-900k`, for one of your own.
     pub fn name(self) -> String {
         match self {
             Self::Custom { .. } => format!("{}p-{}k", self.size().1, self.bitrate() / 1000),
