@@ -284,6 +284,8 @@ async fn callers_ring_and_are_answered_or_declined_whatever_the_session_carries(
                 | (Decline::Refuse, CallError::Refused { .. }) => {}
                 (_, error) => panic!("{error}"),
             }
+            let again = tokio::time::timeout(Duration::from_millis(100), calls.next()).await;
+            assert!(again.is_err(), "a call that was declined is given again");
         }
         // The next call rings again, and can be hung up before it is answered.
         let (mine, _a) = media("dialer");
