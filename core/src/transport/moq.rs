@@ -411,6 +411,10 @@ impl Moq {
             .with_subscriber(origins.remote.clone())
             .with_stats(egress::session());
         let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
+        if let Some(gone) = connection.close_reason() {
+            // The peer left while it was decided about; what was written to it has gone nowhere.
+            return Err(AcceptSessionError::Gone(gone));
+        }
         self.inner.drive(driver);
         let session = self
             .inner
