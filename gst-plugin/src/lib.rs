@@ -7,6 +7,7 @@ mod network;
 mod runtime;
 pub mod sink;
 pub mod source;
+mod templates;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     sink::register(plugin)?;

@@ -1,4 +1,4 @@
-//! Caps and the catalog: what a pad of the elements takes, how it is brought into the form that travels, and how that is described.
+//! Caps and the catalog: how a stream is brought into the form that travels, and how that is described.
 //!
 //! On the wire H.264 and H.265 are Annex B with parameter sets before each key frame, one access unit a frame; AV1 is an
 //! OBU stream, one temporal unit a frame; VP8, VP9, Opus, MP3 and raw AAC and FLAC frames are what their encoders emit.
@@ -31,57 +31,6 @@ pub enum Codec {
     Flac,
     /// MPEG-1 Audio Layer III.
     Mp3,
-}
-
-/// What the video pads take.
-pub fn video_sink_caps() -> gst::Caps {
-    caps(&[
-        "video/x-h264",
-        "video/x-h265",
-        "video/x-av1",
-        "video/x-vp8",
-        "video/x-vp9",
-        "video/x-raw(ANY)",
-    ])
-}
-
-/// What the audio pads take.
-pub fn audio_sink_caps() -> gst::Caps {
-    caps(&[
-        "audio/x-opus",
-        "audio/mpeg,mpegversion=(int){2,4}",
-        "audio/mpeg,mpegversion=(int)1,layer=(int)3",
-        "audio/x-flac",
-        "audio/x-raw(ANY)",
-    ])
-}
-
-/// What the video pads of the source give.
-pub fn video_src_caps() -> gst::Caps {
-    caps(&[
-        "video/x-h264,stream-format=(string){byte-stream,avc},alignment=(string)au",
-        "video/x-h265,stream-format=(string){byte-stream,hvc1},alignment=(string)au",
-        "video/x-av1,stream-format=(string)obu-stream,alignment=(string)tu",
-        "video/x-vp8",
-        "video/x-vp9",
-    ])
-}
-
-/// What the audio pads of the source give.
-pub fn audio_src_caps() -> gst::Caps {
-    caps(&[
-        "audio/x-opus",
-        "audio/mpeg,mpegversion=(int)4,stream-format=(string)raw,framed=(boolean)true",
-        "audio/mpeg,mpegversion=(int)1,layer=(int)3,parsed=(boolean)true",
-        "audio/x-flac,framed=(boolean)true",
-    ])
-}
-
-fn caps(structures: &[&str]) -> gst::Caps {
-    structures
-        .join(";")
-        .parse()
-        .expect("the caps above are well-formed")
 }
 
 impl Codec {

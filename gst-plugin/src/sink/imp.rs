@@ -6,11 +6,11 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
     broadcast::{LocalTrack, PublishTrackError, TrackConfig, TrackReservation},
-    media::caps::{self, Codec},
+    media::caps::Codec,
 };
 
 use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::network::NetworkSettings;
+use crate::{network::NetworkSettings, templates};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -195,8 +195,8 @@ impl ElementImpl for IrohLiveSink {
                 .expect("the templates are well-formed")
             };
             vec![
-                template("video_%u", caps::video_sink_caps()),
-                template("audio_%u", caps::audio_sink_caps()),
+                template("video_%u", templates::video_sink_caps()),
+                template("audio_%u", templates::audio_sink_caps()),
             ]
         });
         TEMPLATES.as_ref()

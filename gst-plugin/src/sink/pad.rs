@@ -9,10 +9,11 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
     EncodedFrame,
     broadcast::{LocalTrack, TrackReservation, WriteError},
+    media::caps::{self, Codec},
 };
 
 use super::{Sync, imp};
-use iroh_live::media::caps::{self, Codec};
+use crate::templates;
 
 /// So many buffers in a row that nothing comes of are no stream that begins in the middle: they are something else.
 const UNPARSABLE: u64 = 1200;
@@ -447,8 +448,8 @@ fn sink_query(
     query: &mut gst::QueryRef,
 ) -> bool {
     let all = || {
-        let mut all = caps::video_sink_caps();
-        all.merge(caps::audio_sink_caps());
+        let mut all = templates::video_sink_caps();
+        all.merge(templates::audio_sink_caps());
         all
     };
     match query.view_mut() {

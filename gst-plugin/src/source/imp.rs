@@ -4,11 +4,7 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use iroh_live::{
-    Live, LiveTicket, TrackConfig,
-    media::{caps, feed::Timeline},
-    transport::MoqSession,
-};
+use iroh_live::{Live, LiveTicket, TrackConfig, media::feed::Timeline, transport::MoqSession};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +13,7 @@ use super::{
     session::{self, Run},
     track::Track,
 };
-use crate::{network::NetworkSettings, runtime};
+use crate::{network::NetworkSettings, runtime, templates};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -245,8 +241,8 @@ impl ElementImpl for IrohLiveSrc {
                 .expect("the templates are well-formed")
             };
             vec![
-                template("video_%u", caps::video_src_caps()),
-                template("audio_%u", caps::audio_src_caps()),
+                template("video_%u", templates::video_src_caps()),
+                template("audio_%u", templates::audio_src_caps()),
             ]
         });
         TEMPLATES.as_ref()
