@@ -103,6 +103,17 @@ impl Pipe {
             .clone()
     }
 
+    /// Lets go of the messages posted so far, and so of the elements that posted them.
+    ///
+    /// # Panics
+    /// Never: only if a thread panicked that had them.
+    pub fn forget(&self) {
+        self.messages
+            .lock()
+            .expect("nobody panics with the lock")
+            .clear();
+    }
+
     /// The first error posted so far.
     pub fn error(&self) -> Option<(glib::Error, String)> {
         self.messages()

@@ -179,6 +179,15 @@ impl Viewer {
         lock(&self.log).pads.clone()
     }
 
+    /// Lets go of what the pads gave that are gone, and of the messages.
+    pub fn forget(&self) {
+        self.pipe.forget();
+        let mut log = lock(&self.log);
+        for pad in log.pads.iter_mut().filter(|pad| pad.removed) {
+            pad.items = Vec::new();
+        }
+    }
+
     /// What the pad called `name` gave so far; the latest one, if there were several.
     pub fn pad(&self, name: &str) -> Option<PadLog> {
         lock(&self.log)
