@@ -17,6 +17,7 @@ mod live;
 pub mod media;
 pub mod playout;
 pub mod retry;
+mod shortest;
 pub mod signals;
 mod subscription;
 pub mod ticket;

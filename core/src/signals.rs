@@ -37,6 +37,8 @@ pub struct NetworkSignals {
     pub download_bandwidth: Option<u64>,
     /// What was received in the interval, bits per second.
     pub receive_rate: u64,
+    /// What was sent in the interval, bits per second, with all that QUIC adds and sends again.
+    pub send_rate: u64,
     /// Congestion events since the connection began; never falls, also when the path changes.
     pub congestion_events: u64,
     /// Direct or relayed.
@@ -62,15 +64,19 @@ pub struct Sample {
     pub download_bandwidth: Option<u64>,
     /// Bytes received on all paths.
     pub received_bytes: u64,
+    /// Bytes sent on all paths.
+    pub sent_bytes: u64,
 }
 
 impl Sample {
     fn of(connection: &Connection, download: Option<&bandwidth::Consumer>, at: Duration) -> Self {
+        let stats = connection.stats();
         Self {
             at,
             path: PathInfo::of(connection),
             download_bandwidth: download.and_then(|rate| Some(rate.peek()?.as_bps())),
-            received_bytes: connection.stats().udp_rx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            sent_bytes: stats.udp_tx.bytes,
         }
     }
 }
@@ -98,8 +104,10 @@ impl SignalMeter {
             self.congestion_events += since(path.congestion_events, last.path.congestion_events);
             let elapsed = sample.at.saturating_sub(last.at).as_secs_f64();
             if elapsed > 0.0 {
-                let bytes = sample.received_bytes.saturating_sub(last.received_bytes);
-                signals.receive_rate = (bytes as f64 * 8.0 / elapsed) as u64;
+                let rate =
+                    |now: u64, before| (now.saturating_sub(before) as f64 * 8.0 / elapsed) as u64;
+                signals.receive_rate = rate(sample.received_bytes, last.received_bytes);
+                signals.send_rate = rate(sample.sent_bytes, last.sent_bytes);
             }
         } else {
             self.congestion_events = path.congestion_events;
@@ -288,6 +296,7 @@ mod tests {
             path,
             download_bandwidth: None,
             received_bytes: received,
+            sent_bytes: received / 2,
         }
     }
 
@@ -316,12 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn the_receive_rate_is_measured_over_the_time_that_passed() {
+    fn rates_are_measured_over_the_time_that_passed() {
         let mut meter = SignalMeter::default();
         meter.sample(sample(0, 0, 0, 1000));
+        let signals = meter.sample(sample(400, 0, 0, 51_000));
         assert_eq!(
-            meter.sample(sample(400, 0, 0, 51_000)).receive_rate,
-            1_000_000
+            (signals.receive_rate, signals.send_rate),
+            (1_000_000, 500_000)
         );
     }
 

@@ -7,6 +7,21 @@ use iroh_live::{
 };
 use tokio::runtime::Runtime;
 
+/// A live in the network namespace of a runtime, as sockets belong to that of the thread that opens them.
+///
+/// # Panics
+/// If no socket can be opened.
+pub fn live(runtime: &Runtime) -> Live {
+    let open = async {
+        let endpoint = EndpointConfig::local().bind().await;
+        Live::builder(endpoint.expect("there are free ports"))
+            .with_router()
+            .spawn()
+    };
+    let handle = runtime.spawn(open);
+    runtime.block_on(handle).expect("it does not panic")
+}
+
 /// Publishes one broadcast until it is dropped.
 pub struct CorePublisher {
     runtime: Runtime,

@@ -9,13 +9,13 @@ use std::{
 
 use iroh_live::{
     Live, LocalBroadcast,
-    endpoint::EndpointConfig,
     media::{
         AudioBackend, AudioCodec, AudioPreset, AudioSource, PlaybackConfig, VideoCodec,
         VideoPreset, VideoSource,
     },
 };
 use iroh_live_tests::{
+    core::live,
     link::{Conditions, Link},
     start,
 };
@@ -88,18 +88,6 @@ fn seconds(time: Option<SystemTime>) -> f64 {
     let time = time.expect("the broadcast says when it was captured");
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.expect("the clock is set").as_secs_f64()
-}
-
-/// A live at an end of the link. Sockets belong to the namespace of the thread that opens them.
-fn live(runtime: &Runtime) -> Live {
-    let open = async {
-        let endpoint = EndpointConfig::local().bind().await;
-        Live::builder(endpoint.expect("there are free ports"))
-            .with_router()
-            .spawn()
-    };
-    let handle = runtime.spawn(open);
-    runtime.block_on(handle).expect("it does not panic")
 }
 
 impl Scene {

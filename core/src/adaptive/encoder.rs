@@ -1,43 +1,61 @@
 //! The bitrate of a publisher's encoder.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use moq_lite::bandwidth::Rate;
 use moq_mux::rate::{Control, Policy};
 
-use crate::NetworkSignals;
+use crate::{NetworkSignals, shortest::Shortest};
 
-/// Of what the congestion controller says can be sent, this much goes into the picture: the rest is for headers,
-/// retransmissions and sound.
-const SHARE: f64 = 0.85;
-/// When the round trip takes longer than the shortest by this, and by half of it, a queue is building up.
-const QUEUE: Duration = Duration::from_millis(60);
+/// Of what the congestion controller says can be sent, so much is used: the rest is for key frames, for what has to be
+/// sent again, and for what the estimate is too high, as it is the highest of late.
+const SHARE: f64 = 0.8;
+/// Sound and headers may take so much of it; what is more has to be sent again, and passes.
+const BESIDE: f64 = 0.5;
+/// What is looked at is that of this time: a key frame makes a queue for a moment, and two lost of ten packets tell
+/// nothing.
+const WINDOW: Duration = Duration::from_secs(1);
+/// When the round trip takes longer than the shortest by this, and by a quarter of it, there is a queue.
+const QUEUE: Duration = Duration::from_millis(30);
+/// A round trip that comes down to this share in the window is that of a queue that drains by itself.
+const FALLING: f64 = 0.9;
 /// The shortest round trip is that of this time, so that a new path is soon taken as it is.
-const RTT_WINDOW: Duration = Duration::from_secs(4);
+const RTT_WINDOW: Duration = Duration::from_secs(6);
 /// What a path loses without being full.
-const LOSS: f64 = 0.1;
-/// What is produced has to stay below this share of the estimate.
-const TIGHT: f64 = 0.95;
+const LOSS: f64 = 0.15;
+/// When less than this of what is produced leaves, the rest waits at the sender.
+const PASSING: f64 = 0.95;
+/// An estimate is exceeded for certain when it is by this.
+const BEYOND: f64 = 1.1;
+/// When the link is full, the bitrate comes down to this share.
+const DOWN: f64 = 0.85;
 /// An estimate below this many times what is sent may only mean that no more was sent.
 const USED: f64 = 1.5;
-/// More is tried in steps of this, as fast as the ramp allows.
-const PROBE_STEP: f64 = 1.1;
-/// For so long nothing may be wrong before more is tried than the estimate allows for; longer each time it goes wrong.
+/// Of what it may take the encoder has to take this much, before it is tried whether more would pass.
+const TAKEN: f64 = 0.8;
+/// It goes up in steps of this at most, as fast as the ramp allows.
+const STEP: f64 = 1.1;
+/// More than the estimate allows for is tried in such steps, each for so long.
+const PROBE: Duration = Duration::from_secs(1);
+/// For so long nothing may be wrong before that; longer each time it goes wrong.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
-const LONGEST_HOLD: Duration = Duration::from_secs(30);
+const LONGEST_HOLD: Duration = Duration::from_secs(16);
 /// More has been tried with success when nothing has been wrong for this long since.
 const PROVEN: Duration = Duration::from_secs(5);
-/// A queue takes time to drain: until then a link that is still full says nothing new.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Follows what a connection can send with the bitrate of an encoder: down at once, up by a quarter a second.
 ///
 /// Floor, ceiling, deadband (5 %) and the ramp are those of [`moq_mux::rate::Control`], so that all publishers of the
-/// family behave alike. What it lacks is added here: a congestion controller knows of no more than what was sent
-/// through it. Its estimate says that a link has become too thin; that a link has become wider it does not say to a
-/// sender that sends little (BBR's samples are then limited by the application, and a window that is not used does not
-/// grow). So while neither round-trip time nor loss nor the estimate say that the link is full, more than the estimate is tried: after
-/// 2 s, and after twice as long each time that this filled the link, up to 30 s.
+/// family behave alike. What it lacks is added here. What a congestion controller estimates is for all that is sent, not
+/// for the pictures alone. And it knows of no more than what was sent through it: it says that a link has become too
+/// thin; that a link has become wider, or how wide it is at first, it does not say to a sender that sends little (BBR's
+/// samples are then limited by the application, and a window that is not used does not grow). So an estimate only counts
+/// as a limit where loss, a queue in the path or one at the sender show that it is. And while nothing of the kind is seen,
+/// more than it allows for is tried, a tenth more each second: after 2 s, and after twice as long each time that this
+/// filled the link, up to 16 s.
 ///
 /// Several encoders that share a connection divide what it carries first, with [`moq_lite::bandwidth::Allocator`].
 ///
@@ -49,30 +67,63 @@ pub struct EncoderRate {
     /// What the inner machine counts its time from.
     epoch: Instant,
     shortest: Shortest,
+    recent: Recent,
+    /// What is sent besides what the encoder produces, bits per second.
+    beside: f64,
     quiet_since: Duration,
     hold: Duration,
-    /// Since when more than the estimate has been tried.
-    probing: Option<Duration>,
-    lowered: Option<Duration>,
+    probe: Option<Probe>,
 }
 
-/// The shortest round trip of the last one or two halves of [`RTT_WINDOW`].
+/// More than the estimate allows for is tried.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    since: Duration,
+    /// When the last step was made.
+    stepped: Duration,
+}
+
+/// The signals of the last [`WINDOW`], since the bitrate was last lowered.
 #[derive(Debug, Clone, Default)]
-struct Shortest {
-    now: Option<Duration>,
-    before: Option<Duration>,
-    turned: Duration,
-}
+struct Recent(VecDeque<(Duration, NetworkSignals)>);
 
-impl Shortest {
-    fn update(&mut self, rtt: Duration, now: Duration) -> Duration {
-        if now.saturating_sub(self.turned) >= RTT_WINDOW / 2 {
-            self.before = self.now.take();
-            self.turned = now;
+impl Recent {
+    fn push(&mut self, signals: NetworkSignals, now: Duration) {
+        self.0.push_back((now, signals));
+        // One that is older stays, as the beginning of the window.
+        while let Some((second, _)) = self.0.get(1)
+            && now.saturating_sub(*second) >= WINDOW
+        {
+            self.0.pop_front();
         }
-        let shortest = self.now.map_or(rtt, |known| known.min(rtt));
-        self.now = Some(shortest);
-        self.before.map_or(shortest, |before| before.min(shortest))
+    }
+
+    /// Whether it is a whole window.
+    fn is_whole(&self) -> bool {
+        let [Some((first, _)), Some((last, _))] = [self.0.front(), self.0.back()] else {
+            return false;
+        };
+        last.saturating_sub(*first) >= WINDOW
+    }
+
+    fn loss(&self) -> f64 {
+        let sum: f64 = self.0.iter().map(|(_, signals)| signals.loss_rate).sum();
+        sum / (self.0.len() as f64).max(1.0)
+    }
+
+    /// Whether all round trips are longer than that, and do not become shorter.
+    fn stays_above(&self, rtt: Duration) -> bool {
+        let [Some((_, first)), Some((_, last))] = [self.0.front(), self.0.back()] else {
+            return false;
+        };
+        let falls = last.rtt < first.rtt.mul_f64(FALLING);
+        !falls && self.0.iter().all(|(_, signals)| signals.rtt > rtt)
+    }
+
+    /// What was sent, bits per second.
+    fn sent(&self) -> f64 {
+        let sum: u64 = self.0.iter().map(|(_, signals)| signals.send_rate).sum();
+        sum as f64 / (self.0.len() as f64).max(1.0)
     }
 }
 
@@ -85,11 +136,12 @@ impl EncoderRate {
             control: Control::new(policy),
             ceiling,
             epoch: Instant::now(),
-            shortest: Shortest::default(),
+            shortest: Shortest::new(RTT_WINDOW),
+            recent: Recent::default(),
+            beside: 0.0,
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
-            probing: None,
-            lowered: None,
+            probe: None,
         }
     }
 
@@ -100,68 +152,93 @@ impl EncoderRate {
 
     /// Takes note of the connection's signals; returns the new bitrate when it is worth setting.
     ///
-    /// `produced` is what the encoder gave in the last while, bits per second: a still picture needs less than it may
-    /// take. Without it the target is assumed. Without an estimate (zero) the bitrate stays as it is.
+    /// `produced` is what the encoder gave in the last second, bits per second: a still picture needs less than it may
+    /// take. Without an estimate (zero) the bitrate stays as it is.
     pub fn update(
         &mut self,
         signals: &NetworkSignals,
-        produced: Option<u64>,
+        produced: u64,
         now: Duration,
     ) -> Option<u64> {
         let shortest = self.shortest.update(signals.rtt, now);
+        self.recent.push(*signals, now);
         if signals.available_bandwidth == 0 {
             return None;
         }
-        let estimate = signals.available_bandwidth as f64;
+        let (estimate, produced) = (signals.available_bandwidth as f64, produced as f64);
         let before = self.target();
-        let link = if signals.loss_rate > LOSS || signals.rtt > shortest + QUEUE.max(shortest / 2) {
-            Link::Full
-        } else if produced.unwrap_or(before) as f64 > estimate * TIGHT {
-            Link::Tight
-        } else {
-            Link::Free
-        };
-        let rate = Rate::from_bps(self.allowed(estimate, link, now) as u64);
+        let link = self.link(signals, shortest, produced);
+        if link == Link::Free && self.recent.is_whole() {
+            let beside = self.recent.sent() - produced;
+            self.beside = beside.clamp(0.0, estimate * BESIDE);
+        }
+        let usable = estimate * SHARE - self.beside;
+        // An estimate that was never used up may only be what was sent.
+        let used =
+            estimate < (before as f64 + self.beside) * USED && produced >= before as f64 * TAKEN;
+        let rate = Rate::from_bps(self.allowed(usable, used, link, now) as u64);
         let target = self.control.update(Some(rate), self.epoch + now)?.as_bps();
         if target < before {
-            self.lowered = Some(now);
+            // What was sent until now says nothing about the new bitrate.
+            self.recent = Recent::default();
         }
         Some(target)
     }
 
-    /// What may be sent into a link with this estimate.
-    fn allowed(&mut self, estimate: f64, link: Link, now: Duration) -> f64 {
+    fn link(&self, signals: &NetworkSignals, shortest: Duration, produced: f64) -> Link {
+        let queued = shortest + QUEUE.max(shortest / 4);
+        let recent = &self.recent;
+        if recent.is_whole() && (recent.loss() > LOSS || recent.stays_above(queued)) {
+            return Link::Full;
+        }
+        let (offered, most) = (produced + self.beside, signals.available_bandwidth as f64);
+        let waiting = recent.is_whole() && recent.sent() < produced * PASSING;
+        let trouble = signals.loss_rate > LOSS || signals.rtt > queued;
+        if waiting || offered > most * BEYOND || offered > most && trouble {
+            return Link::Tight;
+        }
+        Link::Free
+    }
+
+    /// What the encoder may produce. `usable` is what the estimate leaves to it; `used`: the estimate may be no more than
+    /// a consequence of what is produced.
+    fn allowed(&mut self, usable: f64, used: bool, link: Link, now: Duration) -> f64 {
         let target = self.target() as f64;
-        let usable = estimate * SHARE;
         if link != Link::Free {
             self.quiet_since = now;
-            if self.probing.take().is_some() {
+            let probed = self.probe.take().is_some();
+            if probed {
                 self.hold = (self.hold * 2).min(LONGEST_HOLD);
             }
-            let draining = self
-                .lowered
-                .is_some_and(|at| now.saturating_sub(at) < DRAIN);
-            let most = if link == Link::Tight || draining {
-                target
-            } else {
-                target * SHARE
+            let most = match link {
+                Link::Full => target * DOWN,
+                _ if probed => target / STEP,
+                _ => target,
             };
             return usable.min(most);
         }
         if self
-            .probing
-            .is_some_and(|since| now.saturating_sub(since) >= PROVEN)
+            .probe
+            .is_some_and(|probe| now.saturating_sub(probe.since) >= PROVEN)
         {
             self.hold = FIRST_HOLD;
         }
         if now.saturating_sub(self.quiet_since) < self.hold {
             return target;
         }
-        if estimate < target * USED && self.target() < self.ceiling {
-            self.probing.get_or_insert(now);
-            return usable.max(target * PROBE_STEP);
+        let more = target * STEP;
+        if usable >= more || !used || self.target() == self.ceiling {
+            return usable.clamp(target, more);
         }
-        usable.max(target)
+        let probe = self.probe.get_or_insert(Probe {
+            since: now,
+            stepped: now.saturating_sub(PROBE),
+        });
+        if now.saturating_sub(probe.stepped) < PROBE {
+            return target;
+        }
+        probe.stepped = now;
+        more
     }
 }
 
@@ -170,8 +247,7 @@ impl EncoderRate {
 enum Link {
     /// Round-trip time or loss say that too much is sent.
     Full,
-    /// More is produced than the congestion controller lets through. One that keeps the path's queue short, as BBR does,
-    /// shows nothing else: what is too much waits at the sender.
+    /// More is produced than the congestion controller says can be sent, and it shows.
     Tight,
     /// Nothing speaks against more.
     Free,
@@ -194,6 +270,8 @@ mod tests {
         seen: f64,
         now: Duration,
         rate: EncoderRate,
+        /// In the ticks of the last second.
+        produced: VecDeque<u64>,
     }
 
     impl Line {
@@ -205,6 +283,7 @@ mod tests {
                 seen: 0.0,
                 now: Duration::ZERO,
                 rate: EncoderRate::new(100_000, 2_000_000),
+                produced: VecDeque::new(),
             }
         }
 
@@ -230,9 +309,15 @@ mod tests {
                 let signals = NetworkSignals {
                     rtt: if self.path_queue { RTT + waiting } else { RTT },
                     available_bandwidth: self.seen as u64,
+                    send_rate: through as u64,
                     ..NetworkSignals::default()
                 };
-                targets.extend(self.rate.update(&signals, Some(produced), self.now));
+                self.produced.push_back(produced);
+                if self.produced.len() > 5 {
+                    self.produced.pop_front();
+                }
+                let produced = self.produced.iter().sum::<u64>() / self.produced.len() as u64;
+                targets.extend(self.rate.update(&signals, produced, self.now));
             }
             (longest, targets)
         }
@@ -288,10 +373,11 @@ mod tests {
         let signals = NetworkSignals {
             rtt: RTT,
             available_bandwidth: 200_000,
+            send_rate: 170_000,
             ..NetworkSignals::default()
         };
         for n in 1..100 {
-            assert_eq!(rate.update(&signals, Some(150_000), TICK * n), None);
+            assert_eq!(rate.update(&signals, 150_000, TICK * n), None);
         }
     }
 
@@ -304,35 +390,68 @@ mod tests {
     }
 
     #[test]
-    fn small_moves_and_missing_estimates_change_nothing() {
+    fn an_estimate_is_a_limit_only_where_it_shows() {
         let mut rate = EncoderRate::new(100_000, 2_000_000);
         let mut signals = NetworkSignals {
             rtt: RTT,
+            send_rate: 2_200_000,
             ..NetworkSignals::default()
         };
-        assert_eq!(rate.update(&signals, None, TICK), None);
-        signals.available_bandwidth = 2_200_000;
-        assert_eq!(rate.update(&signals, None, TICK * 2), None);
-        signals.available_bandwidth = 1_000_000;
-        assert_eq!(rate.update(&signals, None, TICK * 3), Some(850_000));
-        signals.available_bandwidth = 900_000;
-        // It lets through what is sent, and no more.
-        assert_eq!(rate.update(&signals, None, TICK * 4), None);
+        assert_eq!(rate.update(&signals, 2_000_000, TICK), None);
+        // All that is produced leaves, and nothing waits.
+        signals.available_bandwidth = 1_900_000;
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * 2), None);
+        signals.rtt = RTT * 2;
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * 3), Some(1_520_000));
+        signals.rtt = RTT;
+        assert_eq!(rate.update(&signals, 1_520_000, TICK * 4), None);
     }
 
     #[test]
-    fn loss_lowers_it_where_the_estimate_does_not_once_in_a_while() {
+    fn sound_and_headers_leave_less_for_the_picture() {
+        let mut rate = EncoderRate::new(100_000, 2_000_000);
+        let mut signals = NetworkSignals {
+            rtt: RTT,
+            send_rate: 2_300_000,
+            available_bandwidth: 5_000_000,
+            ..NetworkSignals::default()
+        };
+        for n in 0..10 {
+            assert_eq!(rate.update(&signals, 2_000_000, TICK * n), None);
+        }
+        signals.available_bandwidth = 1_000_000;
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * 10), Some(500_000));
+    }
+
+    #[test]
+    fn a_key_frame_or_two_lost_of_ten_packets_lower_nothing() {
+        let mut rate = EncoderRate::new(100_000, 2_000_000);
+        for n in 0..100 {
+            let signals = NetworkSignals {
+                rtt: if n % 4 == 0 { RTT * 4 } else { RTT },
+                loss_rate: if n % 4 == 1 { 0.2 } else { 0.0 },
+                available_bandwidth: 3_000_000,
+                send_rate: 2_200_000,
+                ..NetworkSignals::default()
+            };
+            assert_eq!(rate.update(&signals, 2_000_000, TICK * n), None);
+        }
+    }
+
+    #[test]
+    fn loss_lowers_it_where_the_estimate_does_not_once_a_second() {
         let mut rate = EncoderRate::new(100_000, 2_000_000);
         let signals = NetworkSignals {
             rtt: RTT,
             loss_rate: 0.25,
             available_bandwidth: 10_000_000,
+            send_rate: 3_000_000,
             ..NetworkSignals::default()
         };
-        let set: Vec<_> = (1..=11)
-            .filter_map(|n| rate.update(&signals, None, TICK * n))
+        let set: Vec<_> = (0..=12)
+            .filter_map(|n| rate.update(&signals, rate.target(), TICK * n))
             .collect();
-        assert_eq!(set, [1_700_000, 1_445_000, 1_228_250]);
+        assert_eq!(set, [1_700_000, 1_445_000]);
     }
 
     #[test]
@@ -341,13 +460,14 @@ mod tests {
         let mut signals = NetworkSignals {
             rtt: RTT,
             available_bandwidth: 10_000_000,
+            send_rate: 2_200_000,
             ..NetworkSignals::default()
         };
         for n in 0..300 {
             if n == 50 {
                 signals.rtt = RTT * 8;
             }
-            rate.update(&signals, None, TICK * n);
+            rate.update(&signals, rate.target(), TICK * n);
             assert!(rate.target() > 800_000);
         }
         assert_eq!(rate.target(), 2_000_000);

@@ -11,6 +11,11 @@
 //!   the round trip has become longer, because the route has changed, its window is for ten seconds the one of the old
 //!   route. A stream that runs dry between its frames has no queue of its own to empty and needs no probing: its window
 //!   is never less than what it sends. When it no longer runs dry, the path has become too narrow, and BBR3 decides.
+//!
+//! And one that makes it blind: what it once saw of a path it believes for up to ten seconds, and longer while the stream
+//! sends less than that. When the path becomes narrower than the stream, most of what is sent is then lost, for as long.
+//! But a path that loses much behind a queue shows what it carries: what arrives. That is taken for the estimate at
+//! once, and sent until the queue is gone.
 
 use std::{
     any::Any,
@@ -22,6 +27,8 @@ use noq_proto::{
     RttEstimator,
     congestion::{Bbr3Config, Controller, ControllerFactory, ControllerMetrics},
 };
+
+use crate::shortest::Shortest;
 
 /// Makes a controller for each path.
 #[derive(Debug, Default)]
@@ -49,36 +56,107 @@ const BURST: u64 = 10;
 /// A queue is what makes the round trip longer by a quarter and this.
 const NOISE: Duration = Duration::from_millis(5);
 
+/// A queue that is about to be full makes it longer by half and this: acknowledgements that are lost look like less.
+const FULL: Duration = Duration::from_millis(30);
+
 /// A stream that has not run dry for so long is held up by the path.
 const BACKLOG: Duration = Duration::from_secs(1);
 
 /// The window holds what the stream sends in two round trips, and in twice this: a key frame comes all at once.
 const SPAN: Duration = Duration::from_millis(100);
 
+/// What arrives is counted in this time and in the same time before.
+const ARRIVAL: Duration = Duration::from_millis(500);
+
+/// A round trip is compared with the shortest of this time.
+const ROUTE: Duration = Duration::from_secs(10);
+
+/// Bytes a second that are sent in any case: a connection that sends nothing learns nothing.
+const LEAST: u64 = 5000;
+
+/// For so long after a path overflowed no more is sent than it carries, so that its queue drains.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What a path was found to carry when it overflowed is believed for so long. By then BBR3 has learned it too.
+const LEARNED: Duration = Duration::from_secs(10);
+
 /// What the controller knows of the stream and its path.
 #[derive(Debug, Clone)]
 struct Watch {
+    begun: Instant,
     since: Instant,
     /// In the period that runs, and in the one before.
     packets: [u64; 2],
     bytes: [u64; 2],
     lost: [u64; 2],
+    arrival: Arrival,
     round_trip: Duration,
+    shortest: Shortest,
     queue: bool,
+    full: bool,
+    overflow: Option<Overflow>,
     /// When the stream last ran dry, and whether that is not long ago.
     dry: Instant,
     fluent: bool,
 }
 
+/// A path that lost much behind a queue.
+#[derive(Debug, Clone, Copy)]
+struct Overflow {
+    /// When it last did.
+    at: Instant,
+    /// Bytes a second that it carries.
+    rate: u64,
+    /// Whether its queue may still be full.
+    draining: bool,
+}
+
+/// What arrives at the other end.
+#[derive(Debug, Clone)]
+struct Arrival {
+    since: Instant,
+    /// In the period that runs, and in the one before.
+    bytes: [u64; 2],
+}
+
+impl Arrival {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            bytes: [0; 2],
+        }
+    }
+
+    fn add(&mut self, now: Instant, bytes: u64) {
+        if now.saturating_duration_since(self.since) >= ARRIVAL {
+            self.since = now;
+            self.bytes = [0, self.bytes[0]];
+        }
+        self.bytes[0] += bytes;
+    }
+
+    /// Bytes a second.
+    fn rate(&self, now: Instant) -> u64 {
+        let span = (ARRIVAL + now.saturating_duration_since(self.since)).as_millis();
+        let bytes = u128::from(self.bytes.iter().sum::<u64>());
+        u64::try_from(bytes * 1000 / span).unwrap_or(u64::MAX)
+    }
+}
+
 impl Watch {
     fn new(now: Instant) -> Self {
         Self {
+            begun: now,
             since: now,
             packets: [0; 2],
             bytes: [0; 2],
             lost: [0; 2],
+            arrival: Arrival::new(now),
             round_trip: Duration::ZERO,
+            shortest: Shortest::new(ROUTE),
             queue: false,
+            full: false,
+            overflow: None,
             dry: now,
             fluent: true,
         }
@@ -95,9 +173,26 @@ impl Watch {
         self.bytes[0] += u64::from(bytes);
     }
 
-    fn measured(&mut self, smoothed: Duration, min: Duration) {
-        self.round_trip = smoothed;
-        self.queue = smoothed > min + min / 4 + NOISE;
+    fn measured(&mut self, now: Instant, round_trip: Duration) {
+        let elapsed = now.saturating_duration_since(self.begun);
+        let shortest = self.shortest.update(round_trip, elapsed);
+        self.round_trip = round_trip;
+        self.queue = round_trip > shortest + shortest / 4 + NOISE;
+        self.full = round_trip > shortest + shortest / 2 + FULL;
+    }
+
+    fn arrived(&mut self, now: Instant, bytes: u64) {
+        self.arrival.add(now, bytes);
+        let Some(overflow) = &mut self.overflow else {
+            return;
+        };
+        let age = now.saturating_duration_since(overflow.at);
+        if age >= LEARNED {
+            self.overflow = None;
+        } else if age >= DRAIN {
+            overflow.draining = false;
+            overflow.rate = overflow.rate.max(self.arrival.rate(now));
+        }
     }
 
     fn acknowledged(&mut self, now: Instant, ran_dry: bool) {
@@ -108,15 +203,31 @@ impl Watch {
     }
 
     /// Takes note of a loss. Returns whether it may come from congestion.
-    fn lost(&mut self) -> bool {
+    fn lost(&mut self, now: Instant) -> bool {
         self.lost[0] += 1;
         let [sent, lost] = [self.packets, self.lost].map(|counts| counts.iter().sum::<u64>());
-        self.queue || lost > sent / SHARE + BURST
+        let many = lost > sent / SHARE + BURST;
+        if many && self.full {
+            self.overflow = Some(Overflow {
+                at: now,
+                rate: self.arrival.rate(now),
+                draining: true,
+            });
+            // What was lost until now shall not make an overflow of the next loss.
+            (self.packets, self.lost) = ([0; 2], [0; 2]);
+        }
+        self.queue || many
+    }
+
+    /// Bytes a second to send at most, so that a queue drains.
+    fn drain_rate(&self) -> Option<u64> {
+        let overflow = self.overflow.filter(|overflow| overflow.draining);
+        overflow.map(|overflow| (overflow.rate * 3 / 4).max(LEAST))
     }
 
     /// The bytes that the stream has to have under way so as not to be held up.
     fn need(&self) -> u64 {
-        if !self.fluent {
+        if !self.fluent || self.drain_rate().is_some() {
             return 0;
         }
         let span = (2 * self.round_trip.max(SPAN)).as_micros();
@@ -156,7 +267,8 @@ impl Controller for LiveController {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.watch.measured(rtt.get(), rtt.min());
+        self.watch.measured(now, rtt.get());
+        self.watch.arrived(now, bytes);
         self.bbr.on_ack(now, sent, bytes, pn, app_limited, rtt);
     }
 
@@ -192,7 +304,7 @@ impl Controller for LiveController {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
-        self.told = self.watch.lost();
+        self.told = self.watch.lost(now);
         if self.told {
             self.bbr.on_packet_lost(lost_bytes, pn, now);
         }
@@ -219,6 +331,13 @@ impl Controller for LiveController {
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = self.bbr.metrics();
         metrics.congestion_window = self.window();
+        if let Some(rate) = self.watch.drain_rate() {
+            metrics.pacing_rate = metrics.pacing_rate.map(|pacing| pacing.min(rate));
+        }
+        if let Some(overflow) = self.watch.overflow {
+            let known = metrics.bandwidth_estimate;
+            metrics.bandwidth_estimate = known.map(|known| known.min(overflow.rate * 8));
+        }
         metrics
     }
 
@@ -250,11 +369,12 @@ mod tests {
     fn path(every: u64, smoothed: Duration) -> (usize, usize) {
         let start = Instant::now();
         let mut watch = Watch::new(start);
-        watch.measured(smoothed, MS * 50);
+        watch.measured(start, MS * 50);
+        watch.measured(start, smoothed);
         let lost: Vec<_> = (0..5000)
             .filter_map(|number| {
                 watch.sent(start + MS * 4 * number, SIZE);
-                (u64::from(number) % every == 0).then(|| watch.lost())
+                (u64::from(number) % every == 0).then(|| watch.lost(start + MS * 4 * number))
             })
             .collect();
         (lost.iter().filter(|told| **told).count(), lost.len())
@@ -282,7 +402,7 @@ mod tests {
         let start = Instant::now();
         let mut watch = Watch::new(start);
         (0..20).for_each(|_| watch.sent(start, SIZE));
-        let told: Vec<_> = (0..20).map(|_| watch.lost()).collect();
+        let told: Vec<_> = (0..20).map(|_| watch.lost(start)).collect();
         assert_eq!(told.iter().position(|told| *told), Some(12));
     }
 
@@ -291,18 +411,18 @@ mod tests {
         let start = Instant::now();
         let mut watch = Watch::new(start);
         watch.sent(start, SIZE);
-        while !watch.lost() {}
+        while !watch.lost(start) {}
         watch.sent(start + PERIOD, SIZE);
-        assert!(watch.lost());
+        assert!(watch.lost(start + PERIOD));
         watch.sent(start + PERIOD * 2, SIZE);
         watch.sent(start + PERIOD * 3, SIZE);
-        assert!(!watch.lost());
+        assert!(!watch.lost(start + PERIOD * 3));
     }
 
     /// One that has sent 250 kB a second for three seconds.
     fn stream(start: Instant, round_trip: Duration) -> Watch {
         let mut watch = Watch::new(start);
-        watch.measured(round_trip, round_trip);
+        watch.measured(start, round_trip);
         for number in 0..750 {
             watch.sent(start + MS * 4 * number, SIZE);
             watch.acknowledged(start + MS * 4 * number, true);
@@ -329,6 +449,65 @@ mod tests {
         assert_eq!(watch.need(), 0);
         watch.acknowledged(last + BACKLOG * 2, true);
         assert_eq!(watch.need(), 50_000);
+    }
+
+    /// A path of 125 kB a second into which 250 kB are sent, with a queue that is full: until when, and what is known.
+    fn overflowing(start: Instant) -> (Instant, Watch) {
+        let mut watch = Watch::new(start);
+        watch.measured(start, MS * 40);
+        watch.measured(start, MS * 240);
+        for number in 0..750 {
+            let now = start + MS * 4 * number;
+            watch.sent(now, SIZE);
+            if number % 2 == 0 {
+                watch.arrived(now, u64::from(SIZE));
+            } else {
+                watch.lost(now);
+            }
+        }
+        (start + MS * 4 * 750, watch)
+    }
+
+    #[test]
+    fn a_path_that_overflows_shows_what_it_carries() {
+        let (now, mut watch) = overflowing(Instant::now());
+        let carries = |watch: &Watch| watch.overflow.map(|overflow| overflow.rate);
+        assert!((120_000..130_000).contains(&carries(&watch).unwrap()));
+        assert!((90_000..98_000).contains(&watch.drain_rate().unwrap()));
+        assert_eq!(watch.need(), 0);
+        // A single loss afterwards is no overflow any more.
+        watch.lost(now + DRAIN / 2);
+        watch.arrived(now + DRAIN, 1000);
+        assert_eq!(watch.drain_rate(), None);
+        assert!(carries(&watch).is_some());
+        watch.arrived(now + LEARNED, 1000);
+        assert!(carries(&watch).is_none());
+    }
+
+    #[test]
+    fn more_that_arrives_is_more_that_the_path_carries() {
+        let (now, mut watch) = overflowing(Instant::now());
+        for number in 0..500 {
+            watch.arrived(now + DRAIN + MS * 4 * number, u64::from(SIZE));
+        }
+        let carries = watch.overflow.unwrap().rate;
+        assert!((245_000..260_000).contains(&carries), "{carries}");
+    }
+
+    #[test]
+    fn losing_much_without_a_full_queue_is_no_overflow() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        watch.measured(start, MS * 50);
+        watch.measured(start, MS * 80);
+        for number in 0..5000 {
+            let now = start + MS * 4 * number;
+            watch.sent(now, SIZE);
+            if number % 4 == 0 {
+                watch.lost(now);
+            }
+        }
+        assert!(watch.overflow.is_none());
     }
 
     #[test]

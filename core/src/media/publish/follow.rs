@@ -67,7 +67,9 @@ impl LocalVideo {
                 other => other.insert((ceiling, EncoderRate::new(ceiling / FLOOR_SHARE, ceiling))),
             };
             let bytes = watched.iter().map(|rendition| rendition.bytes_sent).sum();
-            let produced = produced.update(bytes, now);
+            let Some(produced) = produced.update(bytes, now) else {
+                continue;
+            };
             let signals = *signals.borrow_and_update();
             if rate.update(&signals, produced, now).is_some() {
                 self.set_bitrate_limit(Some(rate.target()));
