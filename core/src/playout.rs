@@ -291,10 +291,11 @@ impl Playout {
             .max(JITTERS * self.jitter)
     }
 
-    /// The lateness in nanoseconds that the path's jitter or the budget account for. A budget that
-    /// the jitter exceeds loses frames, but would not lose fewer by following the jitter.
+    /// The lateness in nanoseconds that the path's jitter or the budget account for; all of the
+    /// budget would leave nothing for the frames that come later than most. A budget that the
+    /// jitter exceeds loses frames, but would not lose fewer by following the jitter.
     fn tolerance(&self) -> i64 {
-        self.latency.max(self.slack())
+        (self.latency / 10 * 9).max(self.slack())
     }
 
     /// The time at local time `now`. What a clock that was wrong once did to it is forgotten.
@@ -1641,7 +1642,8 @@ mod tests {
                 // Known as soon as a frame is on time, and not before.
                 let on_time = viewer.latency() == 0;
                 assert_eq!(viewer.playout.acquired(local(frame.arrival)), on_time);
-                assert!(on_time || frame.arrival - frame.timestamp > 200 * MS);
+                // Nine tenths of the budget.
+                assert!(on_time || frame.arrival - frame.timestamp > 180 * MS);
             }
             viewer.assert_no_event();
             viewer.assert_latency(2200 * MS, 0, 0);
