@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     path::PathBuf,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -227,6 +228,138 @@ async fn every_codec_publishes_and_begins_with_a_key_frame() {
         video.stop();
     }
     assert!(seen >= 5, "{seen} encoders");
+    pair.close().await;
+}
+
+/// Encoders of VP9 that are better than all others, if one believes their rank.
+mod braggart {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use gst::{glib, prelude::*, subclass::prelude::*};
+
+    pub const NAMES: [&str; 2] = ["braggart0enc", "braggart1enc"];
+    /// The next one does not start.
+    pub static REFUSES: AtomicBool = AtomicBool::new(true);
+    /// One that started broke at its first frame.
+    pub static BROKE: AtomicBool = AtomicBool::new(false);
+
+    pub fn register() {
+        iroh_live::media::init().unwrap();
+        for name in NAMES {
+            let rank = gst::Rank::PRIMARY + 1;
+            gst::Element::register(None, name, rank, Braggart::static_type()).unwrap();
+        }
+    }
+
+    glib::wrapper! {
+        pub struct Braggart(ObjectSubclass<Imp>) @extends gst::Element, gst::Object;
+    }
+
+    #[derive(Default)]
+    pub struct Imp;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Imp {
+        const NAME: &'static str = "TestBraggart";
+        type Type = Braggart;
+        type ParentType = gst::Element;
+    }
+
+    fn template(name: &str, direction: gst::PadDirection, caps: &str) -> gst::PadTemplate {
+        let caps = gst::Caps::new_empty_simple(caps);
+        gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).unwrap()
+    }
+
+    impl ObjectImpl for Imp {
+        fn constructed(&self) {
+            self.parent_constructed();
+            let element = self.obj();
+            let sink = gst::Pad::builder_from_template(&element.pad_template("sink").unwrap())
+                .event_function(|_, _, _| true)
+                .chain_function(|_, parent, _| {
+                    BROKE.store(true, Ordering::Relaxed);
+                    let element = parent.and_then(|parent| parent.downcast_ref::<Braggart>());
+                    gst::element_error!(element.unwrap(), gst::StreamError::Encode, ["broken"]);
+                    Err(gst::FlowError::Error)
+                })
+                .build();
+            let src = gst::Pad::from_template(&element.pad_template("src").unwrap());
+            element.add_pad(&sink).unwrap();
+            element.add_pad(&src).unwrap();
+        }
+    }
+
+    impl GstObjectImpl for Imp {}
+
+    impl ElementImpl for Imp {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+                gst::subclass::ElementMetadata::new(
+                    "Braggart",
+                    "Codec/Encoder/Video",
+                    "Encodes nothing",
+                    "A test",
+                )
+            });
+            Some(&METADATA)
+        }
+
+        fn pad_templates() -> &'static [gst::PadTemplate] {
+            static TEMPLATES: LazyLock<[gst::PadTemplate; 2]> = LazyLock::new(|| {
+                [
+                    template("sink", gst::PadDirection::Sink, "video/x-raw"),
+                    template("src", gst::PadDirection::Src, "video/x-vp9"),
+                ]
+            });
+            &*TEMPLATES
+        }
+
+        fn change_state(
+            &self,
+            transition: gst::StateChange,
+        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+            if transition == gst::StateChange::NullToReady && REFUSES.swap(false, Ordering::Relaxed)
+            {
+                gst::element_imp_error!(self, gst::ResourceError::OpenWrite, ["no such device"]);
+                return Err(gst::StateChangeError);
+            }
+            self.parent_change_state(transition)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_does_not_start_or_breaks_at_once_makes_room_for_the_next() {
+    braggart::register();
+    let pair = Pair::new().await;
+    let video = pair.local.video();
+    // No other test of this process leaves the choice of an encoder of VP9 to the rank.
+    let name = small(200_000).name();
+    video
+        .set_source(VideoSource::test(), VideoCodec::Vp9, [small(200_000)])
+        .unwrap();
+    let mut reader = pair.video(&name).await;
+    for n in 0..10 {
+        assert_eq!(next(&mut reader).await.keyframe, n == 0, "frame {n}");
+    }
+    assert!(!braggart::REFUSES.load(Ordering::Relaxed));
+    assert!(braggart::BROKE.load(Ordering::Relaxed));
+    let encoder = rendition(&video, &name).encoder.unwrap();
+    assert_eq!(encoder, "vp9enc");
+    assert!(matches!(*video.status().borrow(), SourceStatus::Running));
+    // One that the program names stands alone, and the program hears of it.
+    braggart::REFUSES.store(true, Ordering::Relaxed);
+    let codec = VideoCodec::Vp9.by(braggart::NAMES[0]);
+    video
+        .set_source(VideoSource::test(), codec, [small(200_000)])
+        .unwrap();
+    let mut status = video.status();
+    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
+    let failed = format!("{:?}", *soon("failure", failed).await.unwrap());
+    assert!(failed.contains("no such device"), "{failed}");
     pair.close().await;
 }
 
@@ -511,7 +644,7 @@ async fn samples_can_be_pushed() {
     let pushing = std::thread::spawn({
         let stop = stop.clone();
         move || {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 pusher
                     .push(gst::Buffer::from_slice(vec![1u8; 441 * 2]))
                     .unwrap();
@@ -527,7 +660,7 @@ async fn samples_can_be_pushed() {
     }
     assert!(last > first);
     assert!(LocalBroadcast::now().abs_diff(last) < Duration::from_secs(5));
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     pushing.join().unwrap();
     pair.close().await;
 }
