@@ -7,9 +7,9 @@ use std::{
 };
 
 use iroh_live::{
-    EncodedFrame, Live, LocalBroadcast, Quality, Subscription,
-    adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader},
-    broadcast::{LocalTrack, VideoCodec, VideoConfig},
+    EncodedFrame, Live, LocalBroadcast, Quality, Subscription, TrackConfig,
+    adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader, MediaKind},
+    broadcast::{AudioCodec, AudioConfig, LocalTrack, VideoCodec, VideoConfig},
     endpoint::EndpointConfig,
 };
 use tokio::time::MissedTickBehavior;
@@ -27,27 +27,40 @@ async fn live() -> Live {
     Live::builder(endpoint).with_router().spawn()
 }
 
-/// The last one comes later.
-const RENDITIONS: [(&str, u32, usize); 4] = [
+/// Name, height (none is sound) and bytes of a frame.
+const RENDITIONS: [(&str, u32, usize); 6] = [
     ("low", 180, 200),
     ("mid", 360, 800),
     ("high", 720, 2000),
+    // Comes later.
     ("best", 1080, 3000),
+    ("mono", 0, 80),
+    ("stereo", 0, 320),
 ];
 const INTERVAL: Duration = Duration::from_millis(20);
-/// Frames from one key frame to the next.
+/// Frames from one key frame of the picture to the next.
 const GOP: u64 = 25;
 
-fn config(height: u32, size: usize) -> VideoConfig {
+fn is_key(number: u64, rendition: usize) -> bool {
+    RENDITIONS[rendition].1 == 0 || number.is_multiple_of(GOP)
+}
+
+fn config(name: &str, height: u32, size: usize) -> TrackConfig {
+    if height == 0 {
+        let channels = if name == "mono" { 1 } else { 2 };
+        let mut config = AudioConfig::new(AudioCodec::Opus, 48_000, channels);
+        config.bitrate = Some(size as u64 * 8 * 50);
+        return config.into();
+    }
     let mut config = VideoConfig::new(VideoCodec::VP8);
     config.coded_width = Some(height * 16 / 9);
     config.coded_height = Some(height);
     config.bitrate = Some(size as u64 * 8 * 50);
     config.framerate = Some(50.0);
-    config
+    config.into()
 }
 
-/// One picture in three sizes, with a frame every 20 ms that says its number and its size.
+/// One picture in three sizes and its sound in two, with a frame every 20 ms that says its number and its rendition.
 struct Publisher {
     live: Live,
     broadcast: LocalBroadcast,
@@ -60,12 +73,12 @@ impl Publisher {
     async fn new() -> Self {
         let live = live().await;
         let broadcast = LocalBroadcast::new();
-        let tracks: Vec<_> = RENDITIONS[..3]
+        let tracks: Vec<_> = RENDITIONS
             .iter()
+            .filter(|(name, ..)| *name != "best")
             .map(|(name, height, size)| {
-                broadcast
-                    .publish_track(*name, config(*height, *size))
-                    .unwrap()
+                let config = config(name, *height, *size);
+                broadcast.publish_track(*name, config).unwrap()
             })
             .collect();
         let tracks = Arc::new(Mutex::new(tracks));
@@ -132,7 +145,7 @@ fn frame(base: Duration, n: u64, name: &str) -> EncodedFrame {
     payload.push(index as u8);
     payload.resize(RENDITIONS[index].2, 0);
     let timestamp = base + Duration::from_micros(n * INTERVAL.as_micros() as u64);
-    EncodedFrame::new(timestamp, payload, n.is_multiple_of(GOP))
+    EncodedFrame::new(timestamp, payload, is_key(n, index))
 }
 
 /// Watches, and sees to it that what is shown strictly continues.
@@ -186,7 +199,7 @@ impl Watcher {
         let (number, index) = (number(frame), frame.frame.payload[8]);
         assert_eq!(frame.rendition.name, RENDITIONS[usize::from(index)].0);
         assert_eq!(frame.frame.payload.len(), RENDITIONS[usize::from(index)].2);
-        assert_eq!(frame.frame.keyframe, number.is_multiple_of(GOP));
+        assert_eq!(frame.frame.keyframe, is_key(number, index.into()));
         match self.decoded {
             Some((last, same)) if same == index && !frame.changed => assert_eq!(number, last + 1),
             _ => assert!(frame.changed && frame.frame.keyframe, "{number} {frame:?}"),
@@ -253,6 +266,47 @@ async fn the_program_switches_up_and_down_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sound_is_followed_as_the_picture_is() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let config = AdaptiveConfig::new(MediaKind::Audio)
+        .with_max_age(Duration::from_secs(4))
+        .with_quality(Quality::Lowest);
+    let mut watcher = Watcher::new(&subscription, config).await;
+    let control = watcher.reader.control();
+    watcher.until("mono").await;
+    for (quality, name) in [
+        (Quality::Highest, "stereo"),
+        (Quality::Named("mono".into()), "mono"),
+        (Quality::Auto, "stereo"),
+    ] {
+        control.set_quality(quality).unwrap();
+        watcher.until(name).await;
+        while publisher.watched() != [name] {
+            watcher.next().await;
+        }
+    }
+    // It leaves. Packets of before that cannot be had: what is missing is spoken of.
+    drop(publisher.take("stereo"));
+    let mut last = watcher.last.unwrap();
+    let mut name = "stereo".to_owned();
+    while name != "mono" {
+        let frame = soon("a frame", watcher.reader.next()).await.unwrap();
+        let frame = frame.expect("more");
+        if frame.decode_only {
+            continue;
+        }
+        let known = number(&frame) == last + 1 || frame.frame.discontinuity;
+        assert!(known, "{last}, then {frame:?}");
+        last = number(&frame);
+        name.clone_from(&frame.rendition.name);
+    }
+    // Nothing here is a picture.
+    let picture = Quality::Named("low".into());
+    assert!(control.set_quality(picture).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_there_is_room_the_best_is_reached_without_a_gap() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
@@ -283,7 +337,7 @@ async fn a_rendition_that_leaves_is_switched_away_from_without_a_gap() {
     watcher.until("low").await;
     // A better one comes.
     let (name, height, size) = RENDITIONS[3];
-    let description = config(height, size);
+    let description = config(name, height, size);
     let track = publisher
         .broadcast
         .publish_track(name, description)
@@ -350,7 +404,7 @@ async fn what_was_read_of_a_track_is_counted() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
     let (name, height, size) = RENDITIONS[0];
-    let description = config(height, size).into();
+    let description = config(name, height, size);
     let subscribing =
         subscription
             .broadcast()
