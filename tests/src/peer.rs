@@ -14,7 +14,7 @@ use iroh_live::{
         protocol::{AcceptError, ProtocolHandler, Router},
     },
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::watch};
 
 const ALPN: &[u8] = b"moq-lite-03";
 
@@ -23,24 +23,33 @@ pub struct HandmadePublisher {
     runtime: Runtime,
     router: Router,
     ticket: String,
+    tracks: Arc<Tracks>,
 }
 
 impl HandmadePublisher {
-    /// Offers the broadcast `name` with these tracks. Each track has one group, which has these frames and stays open.
+    /// Offers the broadcast `name` with these tracks. Each track has one group with these frames, which stays open until
+    /// there is a [`next_group`](Self::next_group).
     ///
     /// # Panics
     /// If no socket can be opened.
     pub fn start(name: &str, tracks: &[(&str, Vec<Bytes>)]) -> Self {
         let runtime = Runtime::new().expect("there are threads");
+        let first = |frames: &Vec<Bytes>| {
+            watch::Sender::new(vec![Group {
+                frames: frames.clone(),
+                follows_whole: true,
+            }])
+        };
         let peer = Peer {
             name: name.into(),
             tracks: Arc::new(
                 tracks
                     .iter()
-                    .map(|(name, frames)| ((*name).to_owned(), frames.clone()))
+                    .map(|(name, frames)| ((*name).to_owned(), first(frames)))
                     .collect(),
             ),
         };
+        let tracks = peer.tracks.clone();
         let router = runtime.block_on(async {
             let mut config = EndpointConfig::local();
             config.bind = Some(([127, 0, 0, 1], 0).into());
@@ -55,7 +64,21 @@ impl HandmadePublisher {
             runtime,
             router,
             ticket,
+            tracks,
         }
+    }
+
+    /// Begins another group of a track. The one before comes to its end if it is `whole`, and breaks off if it is not.
+    ///
+    /// # Panics
+    /// If there is no such track.
+    pub fn next_group(&self, track: &str, frames: Vec<Bytes>, whole: bool) {
+        self.tracks[track].send_modify(|groups| {
+            groups.push(Group {
+                frames,
+                follows_whole: whole,
+            });
+        });
     }
 
     /// The ticket of the broadcast.
@@ -70,10 +93,20 @@ impl Drop for HandmadePublisher {
     }
 }
 
+/// The groups of each track so far.
+type Tracks = HashMap<String, watch::Sender<Vec<Group>>>;
+
+#[derive(Debug, Clone)]
+struct Group {
+    frames: Vec<Bytes>,
+    /// Whether the one before came to its end.
+    follows_whole: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Peer {
     name: Arc<str>,
-    tracks: Arc<HashMap<String, Vec<Bytes>>>,
+    tracks: Arc<Tracks>,
 }
 
 impl ProtocolHandler for Peer {
@@ -114,16 +147,34 @@ impl Peer {
                 // OK; priority, order, age and range as the subscriber has them.
                 send.write_all(&[0]).await.ok()?;
                 send_message(&mut send, &[0; 5]).await?;
-                let mut group = connection.open_uni().await.ok()?;
-                let mut header = Vec::new();
-                put_varint(&mut header, id);
-                put_varint(&mut header, 0);
-                group.write_all(&[0]).await.ok()?;
-                send_message(&mut group, &header).await?;
-                for frame in self.tracks.get(&track)? {
-                    send_message(&mut group, frame).await?;
+                let mut groups = self.tracks.get(&track)?.subscribe();
+                let mut open: Option<SendStream> = None;
+                for number in 0.. {
+                    let next = async {
+                        let there = |groups: &Vec<Group>| groups.len() > number;
+                        Some(groups.wait_for(there).await.ok()?[number].clone())
+                    };
+                    let group = tokio::select! {
+                        group = next => group?,
+                        _ = connection.closed() => break,
+                    };
+                    if let Some(mut before) = open.take() {
+                        if group.follows_whole {
+                            before.finish().ok()?;
+                        } else {
+                            before.reset(0u32.into()).ok()?;
+                        }
+                    }
+                    let stream = open.insert(connection.open_uni().await.ok()?);
+                    let mut header = Vec::new();
+                    put_varint(&mut header, id);
+                    put_varint(&mut header, number as u64);
+                    stream.write_all(&[0]).await.ok()?;
+                    send_message(stream, &header).await?;
+                    for frame in &group.frames {
+                        send_message(stream, frame).await?;
+                    }
                 }
-                connection.closed().await;
             }
             _ => {}
         }

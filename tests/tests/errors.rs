@@ -1,7 +1,10 @@
 //! What goes wrong, and what the user is told: a clear sentence on the bus that names the mend, and never a panic, a hang
 //! or a crash.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use gst::{glib, prelude::*};
@@ -432,6 +435,34 @@ fn a_catalog_by_hand_is_understood() {
     let viewer = Viewer::start(publisher.ticket());
     let log = viewer.wait_frames("video_0", 5);
     assert!(log.frames().all(|frame| frame.data == "picture"));
+}
+
+#[test]
+fn a_group_that_breaks_off_is_a_discontinuity() {
+    let _test = start();
+    let begin = Instant::now();
+    let frames = || {
+        let now = u64::try_from(begin.elapsed().as_micros()).expect("not that long");
+        (0..5).map(|n| legacy_frame(now + n, b"picture")).collect()
+    };
+    let tracks = [
+        ("catalog.json", vec![catalog(&[("cam", "vp8")])]),
+        ("cam", frames()),
+    ];
+    let publisher = HandmadePublisher::start("by hand", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    publisher.next_group("cam", frames(), true);
+    viewer.wait_frames("video_0", 10);
+    publisher.next_group("cam", frames(), false);
+    let log = viewer.wait_frames("video_0", 15);
+    let marked: Vec<_> = log
+        .frames()
+        .enumerate()
+        .filter(|(_, frame)| frame.flags.contains(gst::BufferFlags::DISCONT))
+        .map(|(n, _)| n)
+        .collect();
+    assert_eq!(marked, [0, 10]);
 }
 
 #[test]

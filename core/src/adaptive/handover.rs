@@ -190,7 +190,12 @@ impl Handover {
         if !clean && !self.before.is_empty() {
             frames.splice(..0, self.before.drain(..));
         } else if let Some(first) = frames.first_mut() {
-            first.discontinuity = !clean;
+            // Nor has it where its own next frame says that something is missing before.
+            let torn = self
+                .old
+                .front()
+                .is_some_and(|held| held.frame.discontinuity);
+            first.discontinuity = !clean || torn;
         }
         if let Some(first) = frames.first_mut()
             && Some(first.timestamp) <= self.played
@@ -356,6 +361,20 @@ mod tests {
         let cut = drain(&mut handover, ms(0)).1.expect("the cut");
         assert_eq!(numbers(&cut)[0], 15);
         assert!(cut[0].discontinuity);
+    }
+
+    #[test]
+    fn what_the_old_one_lost_before_the_key_frame_is_marked() {
+        for lost in [false, true] {
+            let mut handover = handover(20);
+            handover.push_new(frame("new", 25, true));
+            let mut next = frame("old", 25, true);
+            next.discontinuity = lost;
+            handover.push_old(next, Duration::ZERO, ms(0));
+            let cut = drain(&mut handover, ms(0)).1.expect("the cut");
+            assert_eq!(numbers(&cut), [25]);
+            assert_eq!(cut[0].discontinuity, lost);
+        }
     }
 
     #[test]

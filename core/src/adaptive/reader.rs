@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use super::{
     AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, Decision,
-    DownloadMeter, DownloadReport, MediaKind, Quality, Rendition, Selector,
+    DownloadMeter, DownloadReport, Quality, Rendition, Selector,
     handover::{Handover, Patience, Step},
     interface::check,
 };
@@ -76,29 +76,7 @@ pub struct AdaptiveReader {
     shown: Option<Arc<Rendition>>,
     changed: bool,
     played: Option<Duration>,
-    pace: Pace,
     cut: Option<Cut>,
-}
-
-/// Finds the gaps that nobody speaks of: a group whose end the publisher gave up as too old.
-#[derive(Debug, Clone, Copy, Default)]
-struct Pace {
-    /// The longest step between two frames of this group of pictures, and of the one before.
-    longest: [Duration; 2],
-}
-
-impl Pace {
-    /// Whether more lies between two frames than between any two of late; asked of each that advances.
-    fn is_gap(&mut self, step: Duration, keyframe: bool) -> bool {
-        let [now, before] = self.longest;
-        if !keyframe {
-            self.longest[0] = now.max(step);
-            return false;
-        }
-        self.longest = [Duration::ZERO, now];
-        let usual = now.max(before);
-        !usual.is_zero() && step > usual * 2
-    }
 }
 
 /// A rendition that is received.
@@ -223,7 +201,6 @@ impl AdaptiveReader {
             shown: None,
             changed: false,
             played: None,
-            pace: Pace::default(),
             cut: None,
         };
         reader.take_renditions(renditions);
@@ -457,7 +434,7 @@ impl AdaptiveReader {
     /// The next frame that is due, if there is one.
     fn ready(&mut self) -> Option<AdaptiveFrame> {
         loop {
-            let mut frame = self.ready.pop_front()?;
+            let frame = self.ready.pop_front()?;
             if let Some(cut) = self.cut {
                 if frame.timestamp < cut.key && !frame.keyframe {
                     // It needs frames of a group that was not received.
@@ -479,13 +456,6 @@ impl AdaptiveReader {
                 self.show(update);
             }
             if !decode_only {
-                if let Some(step) = self
-                    .played
-                    .and_then(|played| frame.timestamp.checked_sub(played))
-                    && self.config.kind == MediaKind::Video
-                {
-                    frame.discontinuity |= self.pace.is_gap(step, frame.keyframe);
-                }
                 let jumped = self
                     .played
                     .is_some_and(|played| frame.timestamp + JUMP < played);
@@ -711,26 +681,5 @@ impl Source {
             frame.discontinuity,
             arrival,
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gap_before_a_key_frame_is_found_and_an_uneven_pace_is_none() {
-        let ms = Duration::from_millis;
-        let mut pace = Pace::default();
-        assert!(!pace.is_gap(ms(500), true), "nothing is known yet");
-        for step in [33, 33, 66, 33] {
-            assert!(!pace.is_gap(ms(step), false));
-        }
-        assert!(!pace.is_gap(ms(120), true));
-        assert!(
-            pace.is_gap(ms(140), true),
-            "that of the group before still counts"
-        );
-        assert!(!pace.is_gap(ms(900), true), "but not for ever");
     }
 }

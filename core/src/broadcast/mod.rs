@@ -5,6 +5,7 @@
 //! pictures and begins with a key frame, a group of audio is one packet, as every packet can be decoded by itself.
 
 mod cache;
+mod container;
 mod local;
 mod remote;
 mod timeline;
@@ -34,7 +35,7 @@ pub struct EncodedFrame {
     pub payload: Bytes,
     /// Whether decoding can begin here. Always true for audio.
     pub keyframe: bool,
-    /// Whether something is missing before this frame: a group was skipped, or the publisher paused.
+    /// Whether something is missing before this frame: a group, or the end of one, was left out, or the publisher paused.
     pub discontinuity: bool,
 }
 

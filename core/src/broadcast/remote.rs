@@ -9,7 +9,10 @@ use moq_lite::{
 };
 use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
-use super::{Catalog, EncodedFrame, TrackConfig};
+use super::{
+    Catalog, EncodedFrame, TrackConfig,
+    container::{Groups, Watched},
+};
 
 /// A broadcast of another machine. Cheap to clone; clones read independently.
 #[derive(Clone)]
@@ -185,9 +188,12 @@ impl RemoteBroadcast {
             .subscribe(preferences)
             .await
             .map_err(lost)?;
+        let container = Watched::new(wire);
         Ok(EncodedReader {
             control: track.control(),
-            consumer: Consumer::new(track, wire),
+            groups: container.groups(),
+            consumer: Consumer::new(track, container),
+            skipped: 0,
             stats: TrackStats::default(),
             audio: !config.is_video(),
         })
@@ -245,7 +251,10 @@ fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
 
 /// A track that is read.
 pub struct EncodedReader {
-    consumer: Consumer<moq_mux::catalog::hang::Container>,
+    consumer: Consumer<Watched>,
+    groups: Groups,
+    /// How often the consumer has skipped something so far.
+    skipped: u64,
     control: Control,
     stats: TrackStats,
     audio: bool,
@@ -261,7 +270,7 @@ pub struct TrackStats {
     pub keyframes: u64,
     /// Bytes of media, without what the transport adds.
     pub bytes: u64,
-    /// How often something was missing: groups that were skipped as they came too late, and the publisher's pauses.
+    /// How often something was missing: groups that came too late, or only in part, and the publisher's pauses.
     pub discontinuities: u64,
 }
 
@@ -282,9 +291,14 @@ impl EncodedReader {
                 None => ReadError::Malformed(error),
             })?;
         let Some(frame) = frame else { return Ok(None) };
-        let seen = self.consumer.discontinuity();
-        let discontinuity = std::mem::replace(&mut self.stats.discontinuities, seen) != seen;
+        let skipped = self.consumer.discontinuity();
+        let mut discontinuity = std::mem::replace(&mut self.skipped, skipped) != skipped;
+        if frame.keyframe {
+            // Of what was before the first frame nobody misses anything.
+            discontinuity |= self.groups.enter(frame.timestamp) && self.stats.frames > 0;
+        }
         let keyframe = frame.keyframe || self.audio;
+        self.stats.discontinuities += u64::from(discontinuity);
         self.stats.frames += 1;
         self.stats.keyframes += u64::from(keyframe);
         self.stats.bytes += frame.payload.len() as u64;
@@ -311,5 +325,69 @@ impl EncodedReader {
     /// Changes how far a group may fall behind before it is skipped.
     pub fn set_max_age(&mut self, max_age: Duration) {
         self.consumer.set_max_age(max_age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broadcast::{VideoCodec, VideoConfig};
+    use moq_mux::{
+        catalog::hang::Container as Wire,
+        container::{Container as _, Frame},
+    };
+
+    const GOP: u64 = 10;
+
+    fn timestamp(number: u64) -> moq_lite::Timestamp {
+        moq_lite::Timestamp::from_millis(40 * number).expect("small")
+    }
+
+    /// Writes the frames of a group, `from` its beginning.
+    fn write(group: &mut moq_lite::group::Producer, wire: &Wire, frames: std::ops::Range<u64>) {
+        for number in frames {
+            let frame = Frame {
+                timestamp: timestamp(number),
+                duration: None,
+                payload: vec![0; 100].into(),
+                keyframe: number.is_multiple_of(GOP),
+            };
+            wire.write(group, &[frame]).expect("written");
+        }
+    }
+
+    /// Groups of ten frames, of which the second one breaks off before its last frame: one is missing, no more than what a
+    /// camera leaves out now and then.
+    #[tokio::test]
+    async fn a_group_that_breaks_off_is_a_gap() {
+        let broadcast = broadcast::Info::new().produce();
+        let track = broadcast.create_track("video", None).expect("a track");
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
+        let config = VideoConfig::new(VideoCodec::VP8);
+        let wire = Wire::try_from(&config).expect("known");
+        let mut reader = remote
+            .subscribe("video", &config.into(), Duration::from_secs(10))
+            .await
+            .expect("there");
+        let mut seen = Vec::new();
+        for begin in [0, 10, 20, 30] {
+            let mut group = track.append_group().expect("a group");
+            let broken = begin == 10;
+            let end = begin + GOP - u64::from(broken);
+            write(&mut group, &wire, begin..end);
+            for number in begin..end {
+                let frame = reader.next().await.expect("sound").expect("not the end");
+                assert_eq!(frame.timestamp, Duration::from(timestamp(number)));
+                seen.push(frame.discontinuity);
+            }
+            if broken {
+                group.abort(moq_lite::Error::Old).expect("open until now");
+            } else {
+                group.finish().expect("open until now");
+            }
+        }
+        let gaps: Vec<_> = (0..seen.len()).filter(|at| seen[*at]).collect();
+        assert_eq!(gaps, [19], "the first frame after the gap");
+        assert_eq!(reader.stats().discontinuities, 1);
     }
 }

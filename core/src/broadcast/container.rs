@@ -1,0 +1,151 @@
+//! Finds the groups that broke off, which the reader below goes past without a word.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+};
+
+use moq_lite::{Timestamp, group, kio};
+use moq_mux::{
+    catalog::hang,
+    container::{Container, Frame, Kind},
+};
+
+/// A container that takes note of the groups that pass through it.
+///
+/// A publisher gives up the rest of a group that became too old, and a cache may do the same. `moq-mux` counts groups that
+/// never came, but when one that it reads breaks off it goes on with the next as if that one had come to its end.
+pub(super) struct Watched {
+    container: hang::Container,
+    groups: Groups,
+}
+
+impl Watched {
+    pub(super) fn new(container: hang::Container) -> Self {
+        Self {
+            container,
+            groups: Groups::default(),
+        }
+    }
+
+    /// What it takes note of.
+    pub(super) fn groups(&self) -> Groups {
+        self.groups.clone()
+    }
+}
+
+impl Container for Watched {
+    type Error = moq_mux::Error;
+
+    fn write(&self, group: &mut group::Producer, frames: &[Frame]) -> Result<(), Self::Error> {
+        self.container.write(group, frames)
+    }
+
+    fn poll_read(
+        &self,
+        group: &mut group::Consumer,
+        waiter: &kio::Waiter,
+    ) -> Poll<Result<Option<Vec<Frame>>, Self::Error>> {
+        let read = self.container.poll_read(group, waiter);
+        match &read {
+            Poll::Ready(Ok(Some(frames))) => {
+                if let Some(first) = frames.first() {
+                    self.groups.began(group.sequence, first.timestamp);
+                }
+            }
+            Poll::Ready(Err(_)) => self.groups.broke(group.sequence),
+            Poll::Ready(Ok(None)) | Poll::Pending => {}
+        }
+        read
+    }
+
+    fn end(&self, frame: &Frame) -> Option<Timestamp> {
+        self.container.end(frame)
+    }
+
+    fn kind(&self) -> Kind {
+        self.container.kind()
+    }
+}
+
+/// The groups of a track from the one that is handed out on, by number. They are read ahead, so that one may break off
+/// long before its last frame is handed out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Groups(Arc<Mutex<BTreeMap<u64, Group>>>);
+
+#[derive(Debug, Default)]
+struct Group {
+    /// The timestamp of its first frame.
+    begin: Option<Timestamp>,
+    broken: bool,
+}
+
+impl Groups {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<u64, Group>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn began(&self, number: u64, timestamp: Timestamp) {
+        self.with(|groups| {
+            let group = groups.entry(number).or_default();
+            group.begin.get_or_insert(timestamp);
+        });
+    }
+
+    fn broke(&self, number: u64) {
+        self.with(|groups| groups.entry(number).or_default().broken = true);
+    }
+
+    /// A key frame with this timestamp is handed out. Returns whether it begins a group, and one before that broke off.
+    pub(super) fn enter(&self, timestamp: Timestamp) -> bool {
+        self.with(|groups| {
+            let entered = groups
+                .iter()
+                .find(|(_, group)| group.begin == Some(timestamp));
+            let Some(number) = entered.map(|(number, _)| *number) else {
+                return false;
+            };
+            let rest = groups.split_off(&number);
+            let before = std::mem::replace(groups, rest);
+            before.values().any(|group| group.broken)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Timestamp {
+        Timestamp::from_millis(ms).unwrap()
+    }
+
+    #[test]
+    fn the_frame_after_a_group_that_broke_off_is_told_once() {
+        let groups = Groups::default();
+        for number in 0..4 {
+            groups.began(number, ms(100 * number));
+            // Its other frames.
+            groups.began(number, ms(100 * number + 33));
+        }
+        // Read ahead of what is handed out.
+        groups.broke(2);
+        for (timestamp, after) in [(0, false), (100, false), (200, false), (300, true)] {
+            assert_eq!(groups.enter(ms(timestamp)), after, "{timestamp}");
+            assert!(!groups.enter(ms(timestamp + 33)), "in the middle");
+        }
+        groups.broke(3);
+        // Nothing of it came.
+        groups.broke(4);
+        groups.began(5, ms(500));
+        groups.began(6, ms(600));
+        assert!(groups.enter(ms(500)));
+        assert!(!groups.enter(ms(600)));
+        assert_eq!(
+            groups.with(|groups| groups.len()),
+            1,
+            "what is past is let go"
+        );
+    }
+}
