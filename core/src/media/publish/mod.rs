@@ -335,7 +335,8 @@ impl LocalAudio {
         self.hub.stop();
     }
 
-    /// Mutes: listeners get silence, which Opus hardly sends anything for.
+    /// Mutes, or lets it be heard again. Muted, listeners get silence: packets go on as before, of a few bytes each. To
+    /// send nothing at all, [`stop`](Self::stop).
     pub fn set_muted(&self, muted: bool) {
         self.hub.set_enabled(!muted);
     }
