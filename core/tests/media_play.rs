@@ -741,6 +741,13 @@ async fn a_rendition_of_another_codec_takes_over() {
             loop {
                 let frame = next(&video).await;
                 assert!(is_red(&frame));
+                let of = if frame.width() == 160 {
+                    "small"
+                } else {
+                    "large"
+                };
+                let name = video.rendition().unwrap().name.clone();
+                assert_eq!(name, of);
                 assert!(frame.captured() > last, "no frame comes twice");
                 last = frame.captured();
                 if frame.width() == width {

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -384,6 +384,9 @@ impl Stamper<'_> {
         }
         if decode_only {
             buffer_mut.set_flags(gst::BufferFlags::DECODE_ONLY);
+            // The flag does not get through most decoders; this does.
+            let none = gst::ClockTime::NONE;
+            gst::ReferenceTimestampMeta::add(buffer_mut, &HIDDEN, gst::ClockTime::ZERO, none);
         }
         if discont {
             buffer_mut.set_flags(gst::BufferFlags::DISCONT);
@@ -395,7 +398,7 @@ impl Stamper<'_> {
         }) {
             gst::ReferenceTimestampMeta::add(
                 buffer_mut,
-                &unix_caps(),
+                &UNIX,
                 gst::ClockTime::from_nseconds(nanos(captured)),
                 gst::ClockTime::NONE,
             );
@@ -408,19 +411,27 @@ impl Stamper<'_> {
 }
 
 /// The reference of the capture time that each buffer carries: nanoseconds since 1970-01-01 UTC.
-fn unix_caps() -> gst::Caps {
-    static CAPS: std::sync::LazyLock<gst::Caps> =
-        std::sync::LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
-    CAPS.clone()
+static UNIX: LazyLock<gst::Caps> =
+    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-unix"));
+
+/// The reference of a time that means nothing, on what is to be decoded only.
+static HIDDEN: LazyLock<gst::Caps> =
+    LazyLock::new(|| gst::Caps::new_empty_simple("timestamp/x-iroh-live-hidden"));
+
+fn reference(buffer: &gst::BufferRef, caps: &gst::Caps) -> Option<gst::ClockTime> {
+    let mut metas = buffer.iter_meta::<gst::ReferenceTimestampMeta>();
+    let meta = metas.find(|meta| meta.reference() == &**caps)?;
+    Some(meta.timestamp())
 }
 
 /// When what a buffer carries was captured, if that is known.
 pub fn captured(buffer: &gst::BufferRef) -> Option<SystemTime> {
-    let unix = unix_caps();
-    let meta = buffer
-        .iter_meta::<gst::ReferenceTimestampMeta>()
-        .find(|meta| meta.reference() == &*unix)?;
-    UNIX_EPOCH.checked_add(meta.timestamp().into())
+    UNIX_EPOCH.checked_add(reference(buffer, &UNIX)?.into())
+}
+
+/// Whether what a decoder made of a buffer was to be decoded only.
+pub(super) fn is_hidden(buffer: &gst::BufferRef) -> bool {
+    reference(buffer, &HIDDEN).is_some()
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -41,6 +41,7 @@ mod branch;
 mod config;
 mod frame;
 mod player;
+mod shown;
 mod slot;
 mod source;
 mod track;
@@ -280,7 +281,11 @@ impl VideoTrack {
     /// See [`PlaybackError`]. It is told once; after it comes `None`.
     pub async fn next_frame(&self) -> Result<Option<VideoFrame>, PlaybackError> {
         self.shared.wanted.notify_one();
-        self.slot.next().await
+        let frame = self.slot.next().await?;
+        if let Some(frame) = &frame {
+            self.shared.handed_out(frame.captured());
+        }
+        Ok(frame)
     }
 
     /// Chooses the rendition.
@@ -291,7 +296,8 @@ impl VideoTrack {
         self.shared.set_quality(quality)
     }
 
-    /// The rendition that is received, once there is one; during a switch it is ahead of what is shown by up to a second.
+    /// The rendition of the picture that [`next_frame`](Self::next_frame) gave last; before the first, the one that is
+    /// received, once there is one.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
         self.shared.rendition()
     }
@@ -333,7 +339,11 @@ impl AudioTrack {
     /// See [`PlaybackError`]. It is told once; after it comes `None`.
     pub async fn next_samples(&self) -> Result<Option<AudioSamples>, PlaybackError> {
         self.shared.wanted.notify_one();
-        self.slot.next().await
+        let samples = self.slot.next().await?;
+        if let Some(samples) = &samples {
+            self.shared.handed_out(samples.captured());
+        }
+        Ok(samples)
     }
 
     /// How loud it is: 1 as it was sent, 0 silent, at most 10.
@@ -369,7 +379,8 @@ impl AudioTrack {
         self.shared.set_quality(quality)
     }
 
-    /// The rendition that is received, once there is one; during a switch it is ahead of what is shown by up to a second.
+    /// The rendition of the sound that [`next_samples`](Self::next_samples) gave last; before the first, and where an output
+    /// of the machine plays it, the one that is received, once there is one.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
         self.shared.rendition()
     }

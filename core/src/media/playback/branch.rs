@@ -13,7 +13,7 @@ use super::{
     player::{Branches, Part, Report},
     slot::Slot,
 };
-use crate::media::feed::Feed;
+use crate::media::feed::{Feed, is_hidden};
 
 /// Frames that are decoded ahead of the one that waits for its time. Few, as a hardware decoder's pool is small.
 const DECODED_AHEAD: u32 = 3;
@@ -109,19 +109,19 @@ impl Branch {
             decoder.upcast_ref(),
             output.upcast_ref(),
         ])?;
-        let count = |pad: &str| {
-            let count = Arc::new(AtomicU64::new(0));
-            let counter = count.clone();
+        let pad = |name: &str| {
             decoder
-                .static_pad(pad)
-                .ok_or_else(|| glib::bool_error!("{}: no pad {pad}", plan.decoder))?
-                .add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    gst::PadProbeReturn::Ok
-                });
-            Ok::<_, glib::BoolError>(count)
+                .static_pad(name)
+                .ok_or_else(|| glib::bool_error!("{}: no pad {name}", plan.decoder))
         };
-        let (fed, decoded) = (count("sink")?, count("src")?);
+        let (sink, src) = (pad("sink")?, pad("src")?);
+        let (fed, decoded) = (count(&sink), count(&src));
+        src.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+            if info.buffer().is_some_and(|buffer| is_hidden(buffer)) {
+                return gst::PadProbeReturn::Drop;
+            }
+            gst::PadProbeReturn::Ok
+        });
         if let Some(volume) = &volume {
             set_volume(volume, plan.volume);
         }
@@ -210,6 +210,17 @@ impl Failure {
             reason: error.to_string(),
         }
     }
+}
+
+/// Counts the buffers that pass.
+fn count(pad: &gst::Pad) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counter = count.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        gst::PadProbeReturn::Ok
+    });
+    count
 }
 
 pub(super) fn set_volume(element: &gst::Element, (volume, muted): (f64, bool)) {

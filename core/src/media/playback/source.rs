@@ -5,10 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{PlaybackError, player::Player};
+use super::{PlaybackError, player::Player, track::Shared};
 use crate::{
     TrackConfig,
-    adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveReader, MediaKind, Quality, Rendition},
+    adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveReader, MediaKind, Rendition},
     broadcast::{Catalog, CatalogWatch},
     media::{
         caps::track_caps,
@@ -22,7 +22,10 @@ const MIN_AGE: Duration = Duration::from_millis(50);
 
 /// A track that is read.
 pub(super) struct Source {
+    shared: Arc<Shared>,
     reader: AdaptiveReader,
+    /// The rendition that the next frame to be shown begins.
+    begins: Option<Arc<Rendition>>,
     /// When the broadcast's timestamps were zero.
     pub(super) zero: Option<SystemTime>,
     pub(super) subscribed: Subscribed,
@@ -36,9 +39,9 @@ impl Source {
     /// Waits until the broadcast has the picture or the sound; `None` if it ended without.
     pub(super) async fn open(
         player: &Player,
-        kind: MediaKind,
-        quality: Quality,
+        shared: &Arc<Shared>,
     ) -> Result<Option<Self>, PlaybackError> {
+        let kind = shared.kind;
         let mut catalog = player
             .broadcast
             .catalog()
@@ -54,7 +57,7 @@ impl Source {
         };
         let (candidates, hardware) = (player.candidates, player.config.hardware);
         let config = AdaptiveConfig::new(kind)
-            .with_quality(quality)
+            .with_quality(shared.quality())
             .with_max_age(player.config.latency.max(MIN_AGE))
             .with_hold(player.config.latency / 2)
             .with_filter(move |rendition: &Rendition| {
@@ -74,7 +77,9 @@ impl Source {
             .await
             .map_err(PlaybackError::Source)?;
         Ok(Some(Self {
+            shared: shared.clone(),
             reader,
+            begins: None,
             zero,
             subscribed: player.timeline.subscription(),
             caps: None,
@@ -109,10 +114,17 @@ impl Source {
         let caps = if next.changed {
             let caps = track_caps(&next.rendition.config)
                 .map_err(|reason| unplayable(&next.rendition.name, reason))?;
+            self.begins = Some(next.rendition);
             Some(caps)
         } else {
             None
         };
+        if !next.decode_only
+            && let Some(rendition) = self.begins.take()
+        {
+            let captured = self.zero.and_then(|z| z.checked_add(next.frame.timestamp));
+            self.shared.begins(captured, rendition);
+        }
         Ok(Some(FeedFrame {
             frame: next.frame,
             caps,
@@ -191,9 +203,4 @@ fn unplayable(track: &str, reason: String) -> PlaybackError {
         track: track.to_owned(),
         reason,
     }
-}
-
-/// What is read at the moment.
-pub(super) fn rendition(control: &AdaptiveControl) -> Option<Arc<Rendition>> {
-    control.status().borrow().rendition.clone()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -14,7 +14,8 @@ use super::{
     PlaybackError,
     branch::{Branch, Failure, Output, Plan, Progress, set_volume},
     player::{Part, Player, Report},
-    source::{Source, rendition, same_codec},
+    shown::Shown,
+    source::{Source, same_codec},
 };
 use crate::{
     adaptive::{AdaptiveControl, AdaptiveError, MediaKind, Quality, Rendition},
@@ -50,6 +51,7 @@ pub(super) struct Shared {
 struct State {
     quality: Quality,
     control: Option<AdaptiveControl>,
+    shown: Shown,
     volume: (f64, bool),
     element: Option<gst::Element>,
     decoder: Option<String>,
@@ -63,6 +65,7 @@ impl Shared {
             state: Mutex::new(State {
                 quality,
                 control: None,
+                shown: Shown::default(),
                 volume: (1.0, false),
                 element: None,
                 decoder: None,
@@ -74,6 +77,10 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn quality(&self) -> Quality {
+        self.state().quality.clone()
     }
 
     pub(super) fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
@@ -98,7 +105,17 @@ impl Shared {
     }
 
     pub(super) fn rendition(&self) -> Option<Arc<Rendition>> {
-        self.state().control.as_ref().and_then(rendition)
+        self.state().shown.rendition()
+    }
+
+    /// From a frame that was captured then on, this rendition is read.
+    pub(super) fn begins(&self, captured: Option<SystemTime>, rendition: Arc<Rendition>) {
+        self.state().shown.begins(captured, rendition);
+    }
+
+    /// The program gets a frame that was captured then.
+    pub(super) fn handed_out(&self, captured: Option<SystemTime>) {
+        self.state().shown.handed_out(captured);
     }
 
     pub(super) fn decoder(&self) -> Option<String> {
@@ -140,10 +157,10 @@ enum Outcome {
 /// Plays until the publisher ends the track (`Ok`) or it cannot go on.
 pub(super) async fn play(
     player: &Player,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     output: Output,
 ) -> Result<(), PlaybackError> {
-    let open = || Source::open(player, shared.kind, shared.state().quality.clone());
+    let open = || Source::open(player, shared);
     let Some(mut source) = open().await? else {
         return Ok(());
     };
