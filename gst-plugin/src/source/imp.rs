@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Status,
+    pads::Pads,
     session::{self, Run},
     track::Track,
 };
@@ -83,31 +84,17 @@ struct Active {
     task: JoinHandle<()>,
 }
 
-#[derive(Default)]
-struct Pads {
-    tracks: Vec<Arc<Track>>,
-    group: Option<gst::GroupId>,
-    /// Pads made so far in this run, video and audio.
-    made: [u32; 2],
-}
-
-// All but `exposing` are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's
-// state is changed.
+// All are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's state is changed.
 #[derive(Default)]
 pub struct IrohLiveSrc {
     settings: Mutex<Settings>,
     shown: Mutex<Shown>,
     open: Mutex<Option<Open>>,
     active: Mutex<Option<Active>>,
-    pads: Mutex<Pads>,
-    /// Pads are being added, on a thread that calls the application's handlers.
-    exposing: Mutex<()>,
+    pads: Pads,
 }
 
-/// How long stopping waits for handlers of pad-added to return. One that waits for the state change is not waited for.
-const EXPOSING_LIMIT: Duration = Duration::from_millis(500);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -333,10 +320,7 @@ impl IrohLiveSrc {
             Some(open) => (open.live.clone(), open.ticket.clone()),
             None => return Err(gst::StateChangeError),
         };
-        *lock(&self.pads) = Pads {
-            group: Some(gst::GroupId::next()),
-            ..Pads::default()
-        };
+        self.pads.start();
         let playing = watch::Sender::new(false);
         let run = Arc::new(Run {
             element: self.obj().downgrade(),
@@ -375,14 +359,7 @@ impl IrohLiveSrc {
         if let Some(active) = lock(&self.active).take() {
             active.task.abort();
         }
-        let deadline = std::time::Instant::now() + EXPOSING_LIMIT;
-        while self.exposing.try_lock().is_err() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let tracks = std::mem::take(&mut *lock(&self.pads)).tracks;
-        for track in tracks {
-            track.remove_from(self.obj().upcast_ref());
-        }
+        self.pads.stop(self.obj().upcast_ref());
         self.set_session(None);
         self.set_status(Status::Idle);
     }
@@ -408,7 +385,7 @@ impl IrohLiveSrc {
     }
 
     pub(super) fn tracks(&self) -> Vec<Arc<Track>> {
-        lock(&self.pads).tracks.clone()
+        self.pads.tracks()
     }
 
     /// Brings the pads in line with what the catalog lists, and returns the tracks that there are now.
@@ -417,108 +394,13 @@ impl IrohLiveSrc {
         wanted: &[(String, TrackConfig, gst::Caps)],
         cancel: &CancellationToken,
     ) -> Result<Vec<Arc<Track>>, glib::BoolError> {
-        let _exposing = lock(&self.exposing);
-        if cancel.is_cancelled() {
-            return Ok(Vec::new());
-        }
-        let element = self.obj();
-        let bin = element.upcast_ref::<gst::Bin>();
-        let kept = |track: &Track| {
-            wanted.iter().any(|(name, config, _)| {
-                *name == track.name && config.is_video() == track.is_video()
-            })
+        let (latency, ticket) = {
+            let settings = lock(&self.settings);
+            (settings.latency(), settings.ticket.clone())
         };
-        // A track that left the catalog has ended; its pad goes with it.
-        let gone: Vec<_> = {
-            let mut pads = lock(&self.pads);
-            let (stay, gone) = pads.tracks.drain(..).partition(|track| kept(track));
-            pads.tracks = stay;
-            gone
-        };
-        for track in gone {
-            track.end();
-            track.drain(cancel);
-            track.remove_from(bin);
-        }
-        let mut fresh = Vec::new();
-        for (name, config, caps) in wanted {
-            let known = self
-                .tracks()
-                .into_iter()
-                .find(|track| track.name == *name && track.is_video() == config.is_video());
-            match known {
-                Some(track) => track.update(config, caps),
-                None => fresh.push(self.make_track(name, config, caps)?),
-            }
-        }
-        if !fresh.is_empty() {
-            let tracks = {
-                let mut pads = lock(&self.pads);
-                // Under the lock: what is in the list when the element stops is removed by that.
-                if cancel.is_cancelled() {
-                    return Ok(Vec::new());
-                }
-                pads.tracks.extend(fresh.iter().cloned());
-                pads.tracks.clone()
-            };
-            let collection = gst::StreamCollection::builder(None)
-                .streams(tracks.iter().map(|track| track.stream.clone()))
-                .build();
-            let message = gst::message::StreamCollection::builder(&collection)
-                .src(&*element)
-                .build();
-            let _ = element.post_message(message);
-            let added = fresh.iter().try_for_each(|track| track.add_to(bin));
-            if added.is_err() || cancel.is_cancelled() {
-                // The element stopped in the meantime, and may have seen only some of them.
-                for track in &fresh {
-                    track.remove_from(bin);
-                }
-                return if cancel.is_cancelled() {
-                    Ok(Vec::new())
-                } else {
-                    added.map(|()| Vec::new())
-                };
-            }
-            for track in &tracks {
-                track.send_collection(&collection);
-            }
-            element.no_more_pads();
-        }
-        Ok(self.tracks())
-    }
-
-    fn make_track(
-        &self,
-        name: &str,
-        config: &TrackConfig,
-        caps: &gst::Caps,
-    ) -> Result<Arc<Track>, glib::BoolError> {
-        let element = self.obj();
-        let latency = lock(&self.settings).latency();
-        let (number, group) = {
-            let mut pads = lock(&self.pads);
-            let made = &mut pads.made[usize::from(!config.is_video())];
-            let number = *made;
-            *made += 1;
-            (number, *pads.group.get_or_insert_with(gst::GroupId::next))
-        };
-        let kind = if config.is_video() { "video" } else { "audio" };
-        let template = element
-            .pad_template(&format!("{kind}_%u"))
-            .ok_or_else(|| glib::bool_error!("no template"))?;
-        let pad_name = format!("{kind}_{number}");
-        let ticket = lock(&self.settings).ticket.clone().unwrap_or_default();
-        let stream_id = format!("{:x}/{pad_name}", fingerprint(&ticket));
-        Track::new(
-            &template,
-            &pad_name,
-            name,
-            config,
-            caps,
-            latency,
-            (&stream_id, group),
-        )
+        let ticket = ticket.unwrap_or_default();
+        self.pads
+            .expose(&self.obj(), wanted, latency, &ticket, cancel)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -600,12 +482,4 @@ fn ticket(text: Option<&str>) -> Result<LiveTicket, gst::ErrorMessage> {
             ("The ticket cannot be read: {error}")
         )
     })
-}
-
-/// A short stable name for the broadcast in stream ids.
-fn fingerprint(text: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
 }
