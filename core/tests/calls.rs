@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{addr, guarded, live, media, soon};
 use iroh_live::{
     Call, CallError, DisconnectReason, EncodedFrame, Live, Policy,
-    broadcast::{VideoCodec, VideoConfig},
+    broadcast::{EncodedReader, LocalTrack, VideoCodec, VideoConfig},
     call::Decline,
     endpoint::EndpointConfig,
     iroh::protocol::Router,
@@ -35,6 +35,13 @@ async fn both_sides(dialer: &Live, acceptor: &Live) -> (Call, Call) {
     assert_eq!(tracks_of(&calls.1).await, ["dialer"]);
     drop((my_track, their_track));
     calls
+}
+
+/// What is written to the track is read.
+async fn passes_a_frame(track: &mut LocalTrack, reader: &mut EncodedReader) {
+    let frame = EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true);
+    track.write(frame).unwrap();
+    assert!(soon("frame", reader.next()).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,14 +250,7 @@ async fn the_end_of_a_call_leaves_what_else_the_session_carries() {
             DisconnectReason::RemoteClose
         );
     }
-    track
-        .write(EncodedFrame::new(
-            Duration::from_secs(1),
-            &b"frame"[..],
-            true,
-        ))
-        .unwrap();
-    assert!(soon("frame", reader.next()).await.unwrap().is_some());
+    passes_a_frame(&mut track, &mut reader).await;
     assert!(watching.session().is_alive() && session.is_alive());
 }
 
@@ -359,14 +359,7 @@ async fn protocols_are_mounted_beside_others() {
         .broadcast()
         .subscribe("video_0", &config, Duration::ZERO);
     let mut reader = soon("subscribe", reading).await.unwrap();
-    track
-        .write(EncodedFrame::new(
-            Duration::from_secs(1),
-            &b"frame"[..],
-            true,
-        ))
-        .unwrap();
-    assert!(soon("frame", reader.next()).await.unwrap().is_some());
+    passes_a_frame(&mut track, &mut reader).await;
     let (session, _broadcast, signals) = subscription.into_parts();
     assert!(session.is_alive() && signals.borrow().loss_rate == 0.0);
     router.shutdown().await.unwrap();

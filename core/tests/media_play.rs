@@ -14,7 +14,7 @@ use iroh_live::{
     broadcast::LocalTrack,
     endpoint::EndpointConfig,
     media::{
-        AudioBackend, AudioCodec, AudioPreset, AudioSamples, AudioSource, Decoders,
+        AudioBackend, AudioCodec, AudioPreset, AudioSamples, AudioSource, AudioTrack, Decoders,
         DefaultDecoders, EncoderError, PlaybackConfig, PlaybackError, SetSourceError,
         SoftwareDecoders, Synchronisation, VideoCodec, VideoFrame, VideoOutput, VideoPreset,
         VideoSource, VideoTrack, caps::Codec,
@@ -235,6 +235,13 @@ async fn next(video: &VideoTrack) -> VideoFrame {
         .expect("the track goes on")
 }
 
+async fn next_samples(audio: &AudioTrack) -> AudioSamples {
+    soon("samples", audio.next_samples())
+        .await
+        .unwrap()
+        .expect("the track goes on")
+}
+
 fn rgb() -> PlaybackConfig {
     PlaybackConfig::default().with_output(VideoOutput::Format(gst_video::VideoFormat::Rgba))
 }
@@ -346,10 +353,7 @@ async fn sound_of_each_codec_is_what_was_published() {
             let (mut last, mut loud) = (None, 0);
             // The first ones may be what a decoder needs to find its feet.
             while loud < 20 {
-                let samples = soon("samples", audio.next_samples())
-                    .await
-                    .unwrap()
-                    .unwrap();
+                let samples = next_samples(&audio).await;
                 assert_eq!(samples.info().rate(), 48_000, "{codec}");
                 assert_eq!(samples.info().channels(), channels, "{codec}");
                 assert!(samples.captured() > last, "{codec}");
@@ -454,10 +458,7 @@ async fn sound_and_picture_are_together() {
         let started = SystemTime::now();
         while together < 10 {
             let frame = next(&video).await;
-            let samples = soon("samples", audio.next_samples())
-                .await
-                .unwrap()
-                .unwrap();
+            let samples = next_samples(&audio).await;
             let picture = offset(frame.running_time(), frame.captured().unwrap());
             let sound = offset(samples.running_time(), samples.captured().unwrap());
             let apart = (picture - sound).abs();
@@ -478,7 +479,7 @@ async fn sound_and_picture_are_together() {
 }
 
 /// Takes what has been decoded so far.
-async fn audio_waits_for_nothing(audio: &iroh_live::media::AudioTrack) -> bool {
+async fn audio_waits_for_nothing(audio: &AudioTrack) -> bool {
     let waiting = Duration::from_millis(1);
     match tokio::time::timeout(waiting, audio.next_samples()).await {
         Ok(samples) => {
@@ -506,10 +507,7 @@ async fn sound_is_as_loud_as_the_program_says() {
         let audio = &audio;
         async move {
             loop {
-                let samples = soon("samples", audio.next_samples())
-                    .await
-                    .unwrap()
-                    .unwrap();
+                let samples = next_samples(audio).await;
                 if range.contains(&loudest(&samples)) {
                     break;
                 }
@@ -714,10 +712,7 @@ async fn a_track_that_leaves_ends_and_the_other_goes_on() {
     picture.finish();
     while soon("end", video.next_frame()).await.unwrap().is_some() {}
     for _ in 0..20 {
-        soon("samples", audio.next_samples())
-            .await
-            .unwrap()
-            .unwrap();
+        next_samples(&audio).await;
     }
 }
 
@@ -812,10 +807,7 @@ async fn dropping_the_tracks_stops_the_download() {
     // The other one goes on.
     let audio = tracks.audio.unwrap();
     for _ in 0..10 {
-        soon("samples", audio.next_samples())
-            .await
-            .unwrap()
-            .unwrap();
+        next_samples(&audio).await;
     }
     drop(audio);
     assert!(session.is_alive());
@@ -841,17 +833,11 @@ async fn a_track_of_a_broadcast_opens_when_it_is_wanted() {
     assert_eq!(next(&video).await.width(), 160);
     assert!(published.is_watched());
     assert!(!sound.is_watched());
-    soon("samples", audio.next_samples())
-        .await
-        .unwrap()
-        .unwrap();
+    next_samples(&audio).await;
     // One timeline for both.
     let frame = next(&video).await;
     let picture = offset(frame.running_time(), frame.captured().unwrap());
-    let samples = soon("samples", audio.next_samples())
-        .await
-        .unwrap()
-        .unwrap();
+    let samples = next_samples(&audio).await;
     let sound = offset(samples.running_time(), samples.captured().unwrap());
     assert!((picture - sound).abs() < 1.0, "{picture} {sound}");
 }

@@ -15,11 +15,12 @@ use iroh_live::{
     broadcast::{Catalog, EncodedReader},
     endpoint::EndpointConfig,
     media::{
-        AudioCodec, AudioPreset, AudioSource, EncoderError, LocalVideo, MediaSource, PushError,
-        RenditionInfo, SetSourceError, SourceError, SourceStatus, VideoCodec, VideoPreset,
-        VideoSource,
+        AudioCodec, AudioPreset, AudioSource, EncoderError, LocalVideo, MediaSource,
+        PublishMediaError, PushError, RenditionInfo, SetSourceError, SourceError, SourceStatus,
+        VideoCodec, VideoEncoder, VideoPreset, VideoSource,
     },
 };
+use tokio::sync::watch;
 
 /// Generous: a limit for what hangs, not a measure of speed.
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -74,6 +75,15 @@ impl Pair {
             viewer,
             name,
         }
+    }
+
+    /// Publishes a small test card, and gives its rendition's name.
+    fn test_card(&self, encoder: impl Into<VideoEncoder>) -> (LocalVideo, String) {
+        let (video, preset) = (self.local.video(), small(200_000));
+        video
+            .set_source(VideoSource::test(), encoder, [preset])
+            .unwrap();
+        (video, preset.name())
     }
 
     /// The first catalog that is as it should be.
@@ -135,6 +145,21 @@ fn small(bitrate: u64) -> VideoPreset {
 fn rendition(video: &LocalVideo, name: &str) -> RenditionInfo {
     let found = video.renditions().into_iter().find(|r| r.name == name);
     found.unwrap_or_else(|| panic!("no rendition {name}"))
+}
+
+/// Waits for the end of a source.
+async fn ended(mut status: watch::Receiver<SourceStatus>) {
+    let ended = status.wait_for(|status| matches!(status, SourceStatus::Ended));
+    soon("told of the end", ended).await.unwrap();
+}
+
+/// Waits for a failure of a source or what becomes of it.
+async fn failed(mut status: watch::Receiver<SourceStatus>) -> PublishMediaError {
+    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
+    match &*soon("told of the failure", failed).await.unwrap() {
+        SourceStatus::Failed(error) => error.clone(),
+        status => panic!("{status:?}"),
+    }
 }
 
 fn has(element: &str) -> bool {
@@ -335,12 +360,8 @@ mod braggart {
 async fn an_encoder_that_does_not_start_or_breaks_at_once_makes_room_for_the_next() {
     braggart::register();
     let pair = Pair::new().await;
-    let video = pair.local.video();
     // No other test of this process leaves the choice of an encoder of VP9 to the rank.
-    let name = small(200_000).name();
-    video
-        .set_source(VideoSource::test(), VideoCodec::Vp9, [small(200_000)])
-        .unwrap();
+    let (video, name) = pair.test_card(VideoCodec::Vp9);
     let mut reader = pair.video(&name).await;
     for n in 0..10 {
         assert_eq!(next(&mut reader).await.keyframe, n == 0, "frame {n}");
@@ -352,14 +373,9 @@ async fn an_encoder_that_does_not_start_or_breaks_at_once_makes_room_for_the_nex
     assert!(matches!(*video.status().borrow(), SourceStatus::Running));
     // One that the program names stands alone, and the program hears of it.
     braggart::REFUSES.store(true, Ordering::Relaxed);
-    let codec = VideoCodec::Vp9.by(braggart::NAMES[0]);
-    video
-        .set_source(VideoSource::test(), codec, [small(200_000)])
-        .unwrap();
-    let mut status = video.status();
-    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
-    let failed = format!("{:?}", *soon("failure", failed).await.unwrap());
-    assert!(failed.contains("no such device"), "{failed}");
+    pair.test_card(VideoCodec::Vp9.by(braggart::NAMES[0]));
+    let error = failed(video.status()).await.to_string();
+    assert!(error.contains("no such device"), "{error}");
     pair.close().await;
 }
 
@@ -455,11 +471,7 @@ async fn two_presets_make_two_renditions_of_one_capture() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_encoded_for_nobody_and_the_first_viewer_gets_a_key_frame_at_once() {
     let pair = Pair::new().await;
-    let video = pair.local.video();
-    let name = small(200_000).name();
-    video
-        .set_source(VideoSource::test(), VideoCodec::H264, [small(200_000)])
-        .unwrap();
+    let (video, name) = pair.test_card(VideoCodec::H264);
     until("described", || {
         pair.local.catalog().video.renditions.contains_key(&name)
     })
@@ -513,11 +525,7 @@ async fn nothing_is_encoded_for_nobody_and_the_first_viewer_gets_a_key_frame_at_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_viewer_gets_a_key_frame_before_the_next_is_due() {
     let pair = Pair::new().await;
-    let video = pair.local.video();
-    let name = small(200_000).name();
-    video
-        .set_source(VideoSource::test(), VideoCodec::H264, [small(200_000)])
-        .unwrap();
+    let (_, name) = pair.test_card(VideoCodec::H264);
     let mut first = pair.video(&name).await;
     assert!(next(&mut first).await.keyframe);
     for _ in 0..40 {
@@ -618,9 +626,7 @@ async fn frames_can_be_pushed() {
         let off = (micros + 500) % 33_000;
         assert!(off <= 1000, "{micros} µs");
     }
-    let mut status = video.status();
-    let ended = status.wait_for(|status| matches!(status, SourceStatus::Ended));
-    soon("told of the end", ended).await.unwrap();
+    ended(video.status()).await;
     pair.close().await;
 }
 
@@ -739,7 +745,6 @@ async fn bad_requests_are_refused() {
 async fn a_failure_on_the_way_is_told() {
     let local = LocalBroadcast::new();
     let video = local.video();
-    let mut status = video.status();
     // Fails after ten frames.
     video
         .set_source(
@@ -748,14 +753,11 @@ async fn a_failure_on_the_way_is_told() {
             [small(100_000)],
         )
         .unwrap();
-    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
-    let failed = soon("failure", failed).await.unwrap().clone();
-    let SourceStatus::Failed(error) = failed else {
-        panic!("{failed:?}")
-    };
+    let error = failed(video.status()).await;
     assert!(error.to_string().contains("identity"), "{error}");
     // Another source takes its place.
     video.replace_source(VideoSource::test()).unwrap();
+    let mut status = video.status();
     let running = status.wait_for(|status| matches!(status, SourceStatus::Running));
     soon("running", running).await.unwrap();
 }
@@ -763,11 +765,7 @@ async fn a_failure_on_the_way_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn video_can_be_switched_off_and_on() {
     let pair = Pair::new().await;
-    let video = pair.local.video();
-    let name = small(200_000).name();
-    video
-        .set_source(VideoSource::test(), VideoCodec::H264, [small(200_000)])
-        .unwrap();
+    let (video, name) = pair.test_card(VideoCodec::H264);
     let mut reader = pair.video(&name).await;
     assert!(next(&mut reader).await.keyframe);
     next(&mut reader).await;
@@ -998,10 +996,8 @@ async fn a_film_is_published_in_sync_paced_and_to_its_end() {
         seen.abs_diff(heard) < Duration::from_millis(150),
         "pictures end at {seen:?}, sound at {heard:?}"
     );
-    for mut status in [video.status(), audio.status()] {
-        let ended = status.wait_for(|status| matches!(status, SourceStatus::Ended));
-        soon("told of the end", ended).await.unwrap();
-    }
+    ended(video.status()).await;
+    ended(audio.status()).await;
     // Another one after it.
     video.replace_source(VideoSource::file(&path)).unwrap();
     let mut again = pair.video("180p").await;
@@ -1020,9 +1016,7 @@ async fn half_of_a_film_can_be_left_out() {
     video
         .set_source(pictures, VideoCodec::Vp8, [VideoPreset::P180])
         .unwrap();
-    let mut status = video.status();
-    let ended = status.wait_for(|status| matches!(status, SourceStatus::Ended));
-    soon("the end", ended).await.unwrap();
+    ended(video.status()).await;
     std::fs::remove_file(&path).unwrap();
 }
 
@@ -1052,10 +1046,10 @@ async fn a_film_without_sound_says_so() {
             [AudioPreset::Hq],
         )
         .unwrap();
-    let mut status = audio.status();
-    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
-    let failed = format!("{:?}", *soon("failure", failed).await.unwrap());
-    assert!(failed.contains("Nothing(\"sound\")"), "{failed}");
+    let error = failed(audio.status()).await;
+    let PublishMediaError::Source(SourceError::Nothing("sound")) = error else {
+        panic!("{error:?}")
+    };
     std::fs::remove_file(&path).unwrap();
     std::fs::remove_file(&mute).unwrap();
 }
