@@ -18,6 +18,7 @@ use crate::{
     broadcast::{LocalBroadcast, Timeline, TrackReservation},
     media::{
         caps::Codec,
+        encoder::Wanted,
         source::{Intake, Kind, Origin, Running, SourceError, Tap, Time},
     },
 };
@@ -72,6 +73,25 @@ pub(super) struct Setting {
     pub plan: Plan,
 }
 
+impl Setting {
+    /// There have to be presets, each of which makes a track of its own, and an encoder.
+    pub fn new(plan: Plan, encoder: &Wanted) -> Result<Self, SetSourceError> {
+        let mut names = plan.names();
+        if names.is_empty() {
+            return Err(SetSourceError::NoPreset);
+        }
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(SetSourceError::SamePreset(pair[0].clone()));
+        }
+        Ok(Self {
+            codec: encoder.codec,
+            candidates: encoder.candidates()?,
+            plan,
+        })
+    }
+}
+
 impl Hub {
     pub fn new(kind: Kind, broadcast: LocalBroadcast, timeline: SharedTimeline) -> Arc<Self> {
         Arc::new(Self {
@@ -116,10 +136,6 @@ impl Hub {
 
     pub fn preview(&self) -> watch::Receiver<Option<CapturedFrame>> {
         self.preview.subscribe()
-    }
-
-    pub fn setting(&self) -> Option<Setting> {
-        self.state().setting.clone()
     }
 
     /// Takes another source, in place of the one that is there.
@@ -184,6 +200,12 @@ impl Hub {
                 Err(SetSourceError::Source(error))
             }
         }
+    }
+
+    /// Takes another source for the same tracks.
+    pub fn replace(self: &Arc<Self>, origin: Origin) -> Result<(), SetSourceError> {
+        let setting = self.state().setting.clone();
+        self.set(origin, setting.ok_or(SetSourceError::NotSet)?)
     }
 
     /// Lets go of the source, and ends the tracks.

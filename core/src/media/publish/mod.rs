@@ -234,13 +234,8 @@ impl LocalVideo {
             codec: encoder.codec,
             presets: presets.into_iter().collect(),
         };
-        check(&plan)?;
-        let setting = Setting {
-            codec: encoder.codec.into(),
-            candidates: encoder.wanted().candidates()?,
-            plan,
-        };
-        self.hub.set(source.into().0, setting)
+        self.hub
+            .set(source.into().0, Setting::new(plan, &encoder.wanted())?)
     }
 
     /// Captures from another source from now on. The tracks stay; viewers see the picture change.
@@ -248,8 +243,7 @@ impl LocalVideo {
     /// # Errors
     /// See [`SetSourceError`].
     pub fn replace_source(&self, source: impl Into<VideoSource>) -> Result<(), SetSourceError> {
-        let setting = self.hub.setting().ok_or(SetSourceError::NotSet)?;
-        self.hub.set(source.into().0, setting)
+        self.hub.replace(source.into().0)
     }
 
     /// Lets go of the source, and ends its tracks.
@@ -312,13 +306,8 @@ impl LocalAudio {
             codec: encoder.codec,
             presets: presets.into_iter().collect(),
         };
-        check(&plan)?;
-        let setting = Setting {
-            codec: encoder.codec.into(),
-            candidates: encoder.wanted().candidates()?,
-            plan,
-        };
-        self.hub.set(source.into().0, setting)
+        self.hub
+            .set(source.into().0, Setting::new(plan, &encoder.wanted())?)
     }
 
     /// Captures from another source from now on. The tracks stay.
@@ -326,8 +315,7 @@ impl LocalAudio {
     /// # Errors
     /// See [`SetSourceError`].
     pub fn replace_source(&self, source: impl Into<AudioSource>) -> Result<(), SetSourceError> {
-        let setting = self.hub.setting().ok_or(SetSourceError::NotSet)?;
-        self.hub.set(source.into().0, setting)
+        self.hub.replace(source.into().0)
     }
 
     /// Lets go of the source, and ends its tracks.
@@ -354,18 +342,5 @@ impl LocalAudio {
     /// The renditions, in the order of their presets. Empty before the first samples.
     pub fn renditions(&self) -> Vec<RenditionInfo> {
         self.hub.renditions()
-    }
-}
-
-/// There are presets, and each makes a track of its own.
-fn check(plan: &Plan) -> Result<(), SetSourceError> {
-    let mut names = plan.names();
-    if names.is_empty() {
-        return Err(SetSourceError::NoPreset);
-    }
-    names.sort();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(SetSourceError::SamePreset(pair[0].clone())),
-        None => Ok(()),
     }
 }
