@@ -165,9 +165,10 @@ impl Live {
 
     /// The ticket of a broadcast of this endpoint.
     ///
-    /// Waits until a relay is there, also where none is used, so that the ticket can be used from everywhere, but no longer than two seconds:
-    /// without one it still serves on networks where both ends see each other. Addresses change;
-    /// [`Endpoint::watch_addr`] says when, and [`LiveTicket::new`] makes a new one. Cancel safe.
+    /// Waits until a relay is there, so that the ticket can be used from everywhere, but no longer than two seconds:
+    /// without one it still serves on networks where both ends see each other. An endpoint does not say whether it has any
+    /// relays; where it has none, [`LiveTicket::new`] gives the same at once. Addresses change; [`Endpoint::watch_addr`]
+    /// says when. Cancel safe.
     ///
     /// # Errors
     /// [`ParseTicketError`] when the name cannot be part of a ticket, as when it is too long.
