@@ -389,5 +389,7 @@ mod tests {
         let gaps: Vec<_> = (0..seen.len()).filter(|at| seen[*at]).collect();
         assert_eq!(gaps, [19], "the first frame after the gap");
         assert_eq!(reader.stats().discontinuities, 1);
+        // If this is no longer so, the reader can do without `Watched`.
+        assert_eq!(reader.consumer.discontinuity(), 0, "nobody else told");
     }
 }
