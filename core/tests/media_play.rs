@@ -718,8 +718,18 @@ async fn a_track_that_leaves_ends_and_the_other_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rendition_of_another_codec_takes_over() {
+    one_takes_over_from_the_other(H264, Codec::H264).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendition_of_the_same_codec_takes_over() {
+    one_takes_over_from_the_other(VP8, Codec::Vp8).await;
+}
+
+/// From a small one of this codec to a large one of VP8, and back.
+async fn one_takes_over_from_the_other(description: &str, codec: Codec) {
     let pair = Pair::new().await;
-    let small = pair.add("small", H264, Codec::H264);
+    let small = pair.add("small", description, codec);
     let large = pair.add("large", VP8_LARGE, Codec::Vp8);
     until("both renditions", || {
         pair.broadcast.catalog().video.renditions.len() == 2
