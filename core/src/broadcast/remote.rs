@@ -343,7 +343,7 @@ mod tests {
         moq_lite::Timestamp::from_millis(40 * number).expect("small")
     }
 
-    /// Writes the frames of a group, `from` its beginning.
+    /// Writes these frames into a group.
     fn write(group: &mut moq_lite::group::Producer, wire: &Wire, frames: std::ops::Range<u64>) {
         for number in frames {
             let frame = Frame {
