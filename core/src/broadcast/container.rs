@@ -12,6 +12,9 @@ use moq_mux::{
     container::{Container, Frame, Kind},
 };
 
+/// Far more groups than are read ahead; of sound each packet is one.
+const LIMIT: usize = 1024;
+
 /// A container that takes note of the groups that pass through it.
 ///
 /// A publisher gives up the rest of a group that became too old, and a cache may do the same. `moq-mux` counts groups that
@@ -71,6 +74,8 @@ impl Container for Watched {
 
 /// The groups of a track from the one that is handed out on, by number. They are read ahead, so that one may break off
 /// long before its last frame is handed out.
+///
+/// No more than [`LIMIT`]: a peer may send groups that never come to be handed out.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Groups(Arc<Mutex<BTreeMap<u64, Group>>>);
 
@@ -90,6 +95,9 @@ impl Groups {
         self.with(|groups| {
             let group = groups.entry(number).or_default();
             group.begin.get_or_insert(timestamp);
+            if groups.len() > LIMIT {
+                groups.pop_first();
+            }
         });
     }
 
