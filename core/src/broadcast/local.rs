@@ -13,9 +13,7 @@ use moq_mux::{
     container::{Frame, Producer},
 };
 
-use super::{EncodedFrame, TrackConfig, cache::Cache};
-
-type Wire = catalog::hang::Container;
+use super::{EncodedFrame, TrackConfig, cache::Cache, wire::Wire};
 
 /// How long the first catalog waits for tracks that were announced but not described yet.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -486,13 +484,19 @@ impl Inner {
         // The gate of the first catalog is a reservation beside this one: nothing is published while either is held.
         match config {
             TrackConfig::Video(config) => {
-                let wire = Wire::try_from(&config).map_err(PublishTrackError::Catalog)?;
+                let wire = (&config)
+                    .try_into()
+                    .map(Wire)
+                    .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .video(track, wire, config)
                     .map(|mux| Mux::Video(Box::new(mux)))
             }
             TrackConfig::Audio(config) => {
-                let wire = Wire::try_from(&config).map_err(PublishTrackError::Catalog)?;
+                let wire = (&config)
+                    .try_into()
+                    .map(Wire)
+                    .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .audio(track, wire, config)
                     .map(|mux| Mux::Audio(Box::new(mux)))

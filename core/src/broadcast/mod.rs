@@ -9,6 +9,7 @@ mod container;
 mod local;
 mod remote;
 mod timeline;
+mod wire;
 
 use std::time::Duration;
 
