@@ -1,4 +1,4 @@
-//! Finds the groups that broke off, which the reader below goes past without a word.
+//! The container that the frames of a track are written in and read from: the catalog's, with two things put right.
 
 use std::{
     collections::BTreeMap,
@@ -6,8 +6,10 @@ use std::{
     task::Poll,
 };
 
+use bytes::BytesMut;
 use moq_lite::{Timestamp, group, kio};
 use moq_mux::{
+    Error,
     catalog::hang,
     container::{Container, Frame, Kind},
 };
@@ -15,16 +17,21 @@ use moq_mux::{
 /// Far more groups than are read ahead; of sound each packet is one.
 const LIMIT: usize = 1024;
 
-/// A container that takes note of the groups that pass through it.
+/// The container of a catalog.
 ///
-/// A publisher gives up the rest of a group that became too old, and a cache may do the same. `moq-mux` counts groups that
-/// never came, but when one that it reads breaks off it goes on with the next as if that one had come to its end.
-pub(super) struct Watched {
+/// *It writes each frame in one step.* The crate's own way hands a frame over in pieces, the header first. That wakes the
+/// task that sends, and when it runs before the next piece is there, the header goes out in a packet of its own and the
+/// frame waits for another turn. The bytes are copied once in either case.
+///
+/// *It takes note of the groups that it reads.* A publisher gives up the rest of a group that became too old, and a cache
+/// may do the same. `moq-mux` counts groups that never came, but when one that it reads breaks off it goes on with the
+/// next as if that one had come to its end.
+pub(super) struct Wire {
     container: hang::Container,
     groups: Groups,
 }
 
-impl Watched {
+impl Wire {
     pub(super) fn new(container: hang::Container) -> Self {
         Self {
             container,
@@ -38,18 +45,31 @@ impl Watched {
     }
 }
 
-impl Container for Watched {
-    type Error = moq_mux::Error;
+impl Container for Wire {
+    type Error = Error;
 
-    fn write(&self, group: &mut group::Producer, frames: &[Frame]) -> Result<(), Self::Error> {
-        self.container.write(group, frames)
+    fn write(&self, group: &mut group::Producer, frames: &[Frame]) -> Result<(), Error> {
+        let hang::Container::Legacy(_) = self.container else {
+            return self.container.write(group, frames);
+        };
+        for frame in frames {
+            // A timestamp takes eight bytes at most.
+            let mut whole = BytesMut::with_capacity(8 + frame.payload.len());
+            ::hang::container::Frame {
+                timestamp: frame.timestamp,
+                payload: frame.payload.clone(),
+            }
+            .encode(&mut whole)?;
+            group.write_frame(frame.timestamp, whole.freeze())?;
+        }
+        Ok(())
     }
 
     fn poll_read(
         &self,
         group: &mut group::Consumer,
         waiter: &kio::Waiter,
-    ) -> Poll<Result<Option<Vec<Frame>>, Self::Error>> {
+    ) -> Poll<Result<Option<Vec<Frame>>, Error>> {
         let read = self.container.poll_read(group, waiter);
         match &read {
             Poll::Ready(Ok(Some(frames))) => {
@@ -69,6 +89,14 @@ impl Container for Watched {
 
     fn kind(&self) -> Kind {
         self.container.kind()
+    }
+
+    fn finish_group(
+        &self,
+        group: &mut group::Producer,
+        end: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        self.container.finish_group(group, end)
     }
 }
 

@@ -13,7 +13,7 @@ use moq_mux::{
     container::{Frame, Producer},
 };
 
-use super::{EncodedFrame, TrackConfig, cache::Cache, wire::Wire};
+use super::{EncodedFrame, TrackConfig, cache::Cache, container::Wire};
 
 /// How long the first catalog waits for tracks that were announced but not described yet.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -486,7 +486,7 @@ impl Inner {
             TrackConfig::Video(config) => {
                 let wire = (&config)
                     .try_into()
-                    .map(Wire)
+                    .map(Wire::new)
                     .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .video(track, wire, config)
@@ -495,7 +495,7 @@ impl Inner {
             TrackConfig::Audio(config) => {
                 let wire = (&config)
                     .try_into()
-                    .map(Wire)
+                    .map(Wire::new)
                     .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .audio(track, wire, config)

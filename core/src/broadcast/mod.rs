@@ -9,7 +9,6 @@ mod container;
 mod local;
 mod remote;
 mod timeline;
-mod wire;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{
     Catalog, EncodedFrame, TrackConfig,
-    container::{Groups, Watched},
+    container::{Groups, Wire},
 };
 
 /// A broadcast of another machine. Cheap to clone; clones read independently.
@@ -188,7 +188,7 @@ impl RemoteBroadcast {
             .subscribe(preferences)
             .await
             .map_err(lost)?;
-        let container = Watched::new(wire);
+        let container = Wire::new(wire);
         Ok(EncodedReader {
             control: track.control(),
             groups: container.groups(),
@@ -251,7 +251,7 @@ fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
 
 /// A track that is read.
 pub struct EncodedReader {
-    consumer: Consumer<Watched>,
+    consumer: Consumer<Wire>,
     groups: Groups,
     /// How often the consumer has skipped something so far.
     skipped: u64,
