@@ -26,7 +26,8 @@ pub struct NetworkSignals {
     /// peer's packets lose is not known here.
     pub loss_rate: f64,
     /// What can be sent, bits per second: the congestion controller's own estimate where it has one, else its window
-    /// over the round-trip time. While little is sent it keeps its last value, also where the path has become thinner.
+    /// over the round-trip time. While little is sent it keeps its last value, also where the path has become thinner;
+    /// once that shows in what is lost, it is what arrives.
     pub available_bandwidth: u64,
     /// What the peer says that it can send to this side, bits per second: the same estimate of its own congestion
     /// controller.

@@ -11,7 +11,7 @@ use moq_lite::cache::{Config, Pool};
 pub(crate) const RETENTION: Duration = Duration::from_secs(5);
 
 /// How many bytes are kept beside the newest groups, which are never dropped.
-pub(super) const CAPACITY: u64 = 16 << 20;
+pub(super) const CAPACITY: u64 = 12 << 20;
 
 /// How much sooner a group that nobody reads is dropped when there is too much.
 const HASTE: u32 = 10;

@@ -389,7 +389,7 @@ mod tests {
         let gaps: Vec<_> = (0..seen.len()).filter(|at| seen[*at]).collect();
         assert_eq!(gaps, [19], "the first frame after the gap");
         assert_eq!(reader.stats().discontinuities, 1);
-        // If this is no longer so, the reader can do without `Watched`.
+        // If this is no longer so, `Wire` need not take note of groups.
         assert_eq!(reader.consumer.discontinuity(), 0, "nobody else told");
     }
 }
