@@ -333,7 +333,7 @@ mod tests {
     use super::*;
     use crate::broadcast::{VideoCodec, VideoConfig};
     use moq_mux::{
-        catalog::hang::Container as Wire,
+        catalog::hang::Container,
         container::{Container as _, Frame},
     };
 
@@ -344,7 +344,11 @@ mod tests {
     }
 
     /// Writes these frames into a group.
-    fn write(group: &mut moq_lite::group::Producer, wire: &Wire, frames: std::ops::Range<u64>) {
+    fn write(
+        group: &mut moq_lite::group::Producer,
+        wire: &Container,
+        frames: std::ops::Range<u64>,
+    ) {
         for number in frames {
             let frame = Frame {
                 timestamp: timestamp(number),
@@ -364,7 +368,7 @@ mod tests {
         let track = broadcast.create_track("video", None).expect("a track");
         let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
         let config = VideoConfig::new(VideoCodec::VP8);
-        let wire = Wire::try_from(&config).expect("known");
+        let wire = Container::try_from(&config).expect("known");
         let mut reader = remote
             .subscribe("video", &config.into(), Duration::from_secs(10))
             .await

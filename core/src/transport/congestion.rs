@@ -15,7 +15,7 @@
 //! And one that makes it blind: what it once saw of a path it believes for up to ten seconds, and longer while the stream
 //! sends less than that. When the path becomes narrower than the stream, most of what is sent is then lost, for as long.
 //! But a path that loses much behind a queue shows what it carries: what arrives. That is taken for the estimate at
-//! once, and sent until the queue is gone.
+//! once, and less is sent until the queue is gone.
 
 use std::{
     any::Any,
@@ -74,7 +74,7 @@ const ROUTE: Duration = Duration::from_secs(10);
 /// Bytes a second that are sent in any case: a connection that sends nothing learns nothing.
 const LEAST: u64 = 5000;
 
-/// For so long after a path overflowed no more is sent than it carries, so that its queue drains.
+/// For so long after a path overflowed three quarters of what it carries are sent, so that its queue drains.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a path was found to carry when it overflowed is believed for so long. By then BBR3 has learned it too.
@@ -92,6 +92,7 @@ struct Watch {
     arrival: Arrival,
     round_trip: Duration,
     shortest: Shortest,
+    /// Whether there is one, and whether it may be full.
     queue: bool,
     full: bool,
     overflow: Option<Overflow>,
