@@ -16,6 +16,7 @@ mod live;
 #[cfg(feature = "media")]
 pub mod media;
 pub mod playout;
+mod recent;
 pub mod retry;
 mod shortest;
 pub mod signals;

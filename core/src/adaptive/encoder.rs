@@ -1,14 +1,11 @@
 //! The bitrate of a publisher's encoder.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use moq_lite::bandwidth::Rate;
 use moq_mux::rate::{Control, Policy};
 
-use crate::{NetworkSignals, shortest::Shortest};
+use crate::{NetworkSignals, recent::Recent, shortest::Shortest};
 
 /// Of what the congestion controller says can be sent, so much is used: the rest is for key frames, for what has to be
 /// sent again, and for what the estimate is too high, as it is the highest of late.
@@ -67,7 +64,8 @@ pub struct EncoderRate {
     /// What the inner machine counts its time from.
     epoch: Instant,
     shortest: Shortest,
-    recent: Recent,
+    /// The signals since the bitrate was last lowered.
+    recent: Recent<NetworkSignals>,
     /// What is sent besides what the encoder produces, bits per second.
     beside: f64,
     quiet_since: Duration,
@@ -83,50 +81,6 @@ struct Probe {
     stepped: Duration,
 }
 
-/// The signals of the last [`WINDOW`], since the bitrate was last lowered.
-#[derive(Debug, Clone, Default)]
-struct Recent(VecDeque<(Duration, NetworkSignals)>);
-
-impl Recent {
-    fn push(&mut self, signals: NetworkSignals, now: Duration) {
-        self.0.push_back((now, signals));
-        // One that is older stays, as the beginning of the window.
-        while let Some((second, _)) = self.0.get(1)
-            && now.saturating_sub(*second) >= WINDOW
-        {
-            self.0.pop_front();
-        }
-    }
-
-    /// Whether it is a whole window.
-    fn is_whole(&self) -> bool {
-        let [Some((first, _)), Some((last, _))] = [self.0.front(), self.0.back()] else {
-            return false;
-        };
-        last.saturating_sub(*first) >= WINDOW
-    }
-
-    fn loss(&self) -> f64 {
-        let sum: f64 = self.0.iter().map(|(_, signals)| signals.loss_rate).sum();
-        sum / (self.0.len() as f64).max(1.0)
-    }
-
-    /// Whether all round trips are longer than that, and do not become shorter.
-    fn stays_above(&self, rtt: Duration) -> bool {
-        let [Some((_, first)), Some((_, last))] = [self.0.front(), self.0.back()] else {
-            return false;
-        };
-        let falls = last.rtt < first.rtt.mul_f64(FALLING);
-        !falls && self.0.iter().all(|(_, signals)| signals.rtt > rtt)
-    }
-
-    /// What was sent, bits per second.
-    fn sent(&self) -> f64 {
-        let sum: u64 = self.0.iter().map(|(_, signals)| signals.send_rate).sum();
-        sum as f64 / (self.0.len() as f64).max(1.0)
-    }
-}
-
 impl EncoderRate {
     /// A rate between `floor` and `ceiling`, bits per second, that begins at the ceiling.
     pub fn new(floor: u64, ceiling: u64) -> Self {
@@ -137,7 +91,7 @@ impl EncoderRate {
             ceiling,
             epoch: Instant::now(),
             shortest: Shortest::new(RTT_WINDOW),
-            recent: Recent::default(),
+            recent: Recent::new(WINDOW),
             beside: 0.0,
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
@@ -168,8 +122,8 @@ impl EncoderRate {
         let (estimate, produced) = (signals.available_bandwidth as f64, produced as f64);
         let before = self.target();
         let link = self.link(signals, shortest, produced);
-        if link == Link::Free && self.recent.is_whole() {
-            let beside = self.recent.sent() - produced;
+        if link == Link::Free && self.recent.whole().is_some() {
+            let beside = sent(&self.recent) - produced;
             self.beside = beside.clamp(0.0, estimate * BESIDE);
         }
         let usable = estimate * SHARE - self.beside;
@@ -180,7 +134,7 @@ impl EncoderRate {
         let target = self.control.update(Some(rate), self.epoch + now)?.as_bps();
         if target < before {
             // What was sent until now says nothing about the new bitrate.
-            self.recent = Recent::default();
+            self.recent.clear();
         }
         Some(target)
     }
@@ -188,11 +142,16 @@ impl EncoderRate {
     fn link(&self, signals: &NetworkSignals, shortest: Duration, produced: f64) -> Link {
         let queued = shortest + QUEUE.max(shortest / 4);
         let recent = &self.recent;
-        if recent.is_whole() && (recent.loss() > LOSS || recent.stays_above(queued)) {
-            return Link::Full;
+        let whole = recent.whole();
+        if let Some((first, last, _)) = whole {
+            let loss = recent.mean(|signals| signals.loss_rate);
+            let falls = last.rtt < first.rtt.mul_f64(FALLING);
+            if loss > LOSS || !falls && recent.iter().all(|signals| signals.rtt > queued) {
+                return Link::Full;
+            }
         }
         let (offered, most) = (produced + self.beside, signals.available_bandwidth as f64);
-        let waiting = recent.is_whole() && recent.sent() < produced * PASSING;
+        let waiting = whole.is_some() && sent(recent) < produced * PASSING;
         let trouble = signals.loss_rate > LOSS || signals.rtt > queued;
         if waiting || offered > most * BEYOND || offered > most && trouble {
             return Link::Tight;
@@ -242,6 +201,11 @@ impl EncoderRate {
     }
 }
 
+/// What was sent, bits per second.
+fn sent(recent: &Recent<NetworkSignals>) -> f64 {
+    recent.mean(|signals| signals.send_rate as f64)
+}
+
 /// How much of a link is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -255,6 +219,8 @@ enum Link {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     const TICK: Duration = Duration::from_millis(200);

@@ -1,11 +1,11 @@
 //! The encoders follow what a connection can send.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::watch, time::Instant};
 
 use super::LocalVideo;
-use crate::{NetworkSignals, adaptive::EncoderRate};
+use crate::{NetworkSignals, adaptive::EncoderRate, recent::Recent};
 
 /// However thin the link, the encoders get this share of what the presets ask for: less shows nothing any more.
 const FLOOR_SHARE: u64 = 20;
@@ -13,29 +13,11 @@ const FLOOR_SHARE: u64 = 20;
 /// Over how long the output of the encoders is averaged: key frames are far larger than the frames between them.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What came out of the encoders in the last [`WINDOW`].
-#[derive(Debug, Default)]
-struct Produced {
-    /// When, and the bytes of all time by then.
-    seen: VecDeque<(Duration, u64)>,
-}
-
-impl Produced {
-    /// Bits per second, once a whole window has been seen.
-    fn update(&mut self, bytes: u64, now: Duration) -> Option<u64> {
-        self.seen.push_back((now, bytes));
-        // One sample that is older than the window stays as its beginning.
-        while let Some((second, _)) = self.seen.get(1)
-            && now.saturating_sub(*second) >= WINDOW
-        {
-            self.seen.pop_front();
-        }
-        let (first, before) = *self.seen.front()?;
-        let elapsed = now.saturating_sub(first);
-        // A track that was replaced counts anew.
-        let bits = bytes.checked_sub(before)? as f64 * 8.0;
-        (elapsed >= WINDOW).then(|| (bits / elapsed.as_secs_f64()) as u64)
-    }
+/// Bits per second between two counts of bytes, of all time.
+fn rate((before, bytes, elapsed): (&u64, &u64, Duration)) -> Option<u64> {
+    // A track that was replaced counts anew.
+    let bits = bytes.checked_sub(*before)? as f64 * 8.0;
+    Some((bits / elapsed.as_secs_f64()) as u64)
 }
 
 impl LocalVideo {
@@ -48,8 +30,8 @@ impl LocalVideo {
     pub async fn follow(&self, mut signals: watch::Receiver<NetworkSignals>) {
         let _reset = Reset(self);
         let begun = Instant::now();
-        let mut produced = Produced::default();
-        let mut rate: Option<(u64, EncoderRate)> = None;
+        let mut produced = Recent::new(WINDOW);
+        let mut control: Option<(u64, EncoderRate)> = None;
         while signals.changed().await.is_ok() {
             let now = begun.elapsed();
             let watched: Vec<_> = self
@@ -61,18 +43,19 @@ impl LocalVideo {
             if ceiling == 0 {
                 continue;
             }
-            let (_, rate) = match &mut rate {
+            let (_, control) = match &mut control {
                 Some(known) if known.0 == ceiling => known,
                 // Other renditions are watched now. What the link carries has to be found out anew.
                 other => other.insert((ceiling, EncoderRate::new(ceiling / FLOOR_SHARE, ceiling))),
             };
             let bytes = watched.iter().map(|rendition| rendition.bytes_sent).sum();
-            let Some(produced) = produced.update(bytes, now) else {
+            produced.push(bytes, now);
+            let Some(produced) = produced.whole().and_then(rate) else {
                 continue;
             };
             let signals = *signals.borrow_and_update();
-            if rate.update(&signals, produced, now).is_some() {
-                self.set_bitrate_limit(Some(rate.target()));
+            if control.update(&signals, produced, now).is_some() {
+                self.set_bitrate_limit(Some(control.target()));
             }
         }
     }
@@ -92,15 +75,18 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_averaged_over_a_second() {
-        let mut produced = Produced::default();
-        let at = Duration::from_millis;
-        assert_eq!(produced.update(0, at(0)), None);
+        let mut produced = Recent::new(WINDOW);
+        let mut update = |bytes, ms| {
+            produced.push(bytes, Duration::from_millis(ms));
+            produced.whole().and_then(rate)
+        };
+        assert_eq!(update(0, 0), None);
         // A key frame, then little.
-        assert_eq!(produced.update(100_000, at(200)), None);
-        assert_eq!(produced.update(125_000, at(1000)), Some(1_000_000));
-        assert_eq!(produced.update(125_000, at(1200)), Some(200_000));
-        assert_eq!(produced.update(125_000, at(2000)), Some(0));
+        assert_eq!(update(100_000, 200), None);
+        assert_eq!(update(125_000, 1000), Some(1_000_000));
+        assert_eq!(update(125_000, 1200), Some(200_000));
+        assert_eq!(update(125_000, 2000), Some(0));
         // Another track.
-        assert_eq!(produced.update(10, at(2200)), None);
+        assert_eq!(update(10, 2200), None);
     }
 }
