@@ -15,7 +15,6 @@ pub mod endpoint;
 mod live;
 #[cfg(feature = "media")]
 pub mod media;
-pub mod playout;
 mod recent;
 pub mod retry;
 mod shortest;

@@ -4,7 +4,9 @@ use std::{
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use iroh_live::{Live, LiveTicket, TrackConfig, media::feed::Timeline, transport::MoqSession};
+use iroh_live::{
+    Live, LiveTicket, TrackConfig, media::receive::feed::Timeline, transport::MoqSession,
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 

@@ -17,7 +17,7 @@ use super::{
     imp::{self, CAT},
     track::{End, Track},
 };
-use iroh_live::media::{caps::track_caps, feed::Timeline};
+use iroh_live::media::{caps::track_caps, receive::feed::Timeline};
 
 /// When a publisher that is there but has no such broadcast is spoken of.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);

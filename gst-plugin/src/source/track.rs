@@ -12,7 +12,7 @@ use gst::{glib, prelude::*};
 use iroh_live::{
     RemoteBroadcast, TrackConfig,
     broadcast::{ReadError, SubscribeTrackError},
-    media::feed::{Feed, FeedEnd, Timeline},
+    media::receive::feed::{Feed, FeedEnd, Timeline},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -13,7 +13,7 @@ use super::{
     player::{Branches, Part, Report},
     slot::Slot,
 };
-use crate::media::feed::{Feed, is_hidden};
+use crate::media::receive::feed::{Feed, is_hidden};
 
 /// Frames that are decoded ahead of the one that waits for its time. Few, as a hardware decoder's pool is small.
 const DECODED_AHEAD: u32 = 3;

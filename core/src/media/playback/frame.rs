@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use gst::glib;
 
-use crate::media::feed::captured;
+use crate::media::receive::feed::captured;
 
 /// The memory of a frame cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]

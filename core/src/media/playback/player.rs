@@ -12,7 +12,7 @@ use super::{
     PlaybackConfig, Synchronisation,
     branch::{Branch, Failure, Plan},
 };
-use crate::{RemoteBroadcast, media::feed::Timeline};
+use crate::{RemoteBroadcast, media::receive::feed::Timeline};
 
 /// Which part of a branch a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

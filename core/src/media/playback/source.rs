@@ -13,7 +13,7 @@ use crate::{
     media::{
         caps::track_caps,
         decode::package,
-        feed::{FeedFrame, FrameSource, Subscribed},
+        receive::feed::{FeedFrame, FrameSource, Subscribed},
     },
 };
 

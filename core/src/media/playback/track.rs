@@ -21,7 +21,7 @@ use crate::{
     adaptive::{AdaptiveControl, AdaptiveError, MediaKind, Quality, Rendition},
     media::{
         decode::{Attempts, package},
-        feed::FeedEnd,
+        receive::feed::FeedEnd,
     },
     retry::Backoff,
 };

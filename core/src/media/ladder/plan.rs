@@ -1,17 +1,15 @@
 //! Which renditions come of a source, and what their encoders are to do.
 
-use super::{
-    encode::Job,
-    fit::{Size, sensible},
-};
+use super::fit::{Size, sensible};
 use crate::media::{
     AudioCodec, AudioPreset, VideoCodec, VideoPreset,
-    source::{Format, SourceError},
+    capture::{Format, SourceError},
+    encode::pipeline::Job,
 };
 
 /// The presets that the program asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Plan {
+pub(in crate::media) enum Plan {
     Video {
         codec: VideoCodec,
         presets: Vec<VideoPreset>,

@@ -1,7 +1,7 @@
 //! Where pictures and sound come from.
 
-mod capture;
 mod device;
+mod pipeline;
 mod push;
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-pub(super) use capture::{Capture, Intake, Tap, Time, stop};
+pub(super) use pipeline::{Capture, Intake, Tap, Time, stop};
 pub(super) use push::Link;
 pub use push::{AudioPusher, PushError, VideoPusher};
 

@@ -11,10 +11,10 @@ use std::{
 
 use gst::prelude::*;
 
+use super::playout::{Event, Playout};
 use crate::{
     EncodedFrame,
     broadcast::{EncodedReader, ReadError},
-    playout::{Event, Playout},
 };
 
 /// More than this is not kept for a pipeline that does not take its data.
@@ -430,7 +430,7 @@ pub fn captured(buffer: &gst::BufferRef) -> Option<SystemTime> {
 }
 
 /// Whether what a decoder made of a buffer was to be decoded only.
-pub(super) fn is_hidden(buffer: &gst::BufferRef) -> bool {
+pub(in crate::media) fn is_hidden(buffer: &gst::BufferRef) -> bool {
     reference(buffer, &HIDDEN).is_some()
 }
 

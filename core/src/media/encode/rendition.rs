@@ -3,17 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    encode::{Encoder, Job},
-    gate::{Gate, Pacer, Situation, Step},
-    output::Output,
+    pipeline::{Encoder, Job},
+    writer::Output,
 };
+use crate::media::ladder::gate::{Gate, Pacer, Situation, Step};
 
 /// An encoder that made so many frames before it failed may be started again; one that did not is no good.
 const SOUND: u64 = 100;
 
 /// What comes with a frame.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
+pub(in crate::media) struct Moment {
     /// When it was captured.
     pub time: Duration,
     /// How many subscriptions there have been so far.
@@ -21,7 +21,7 @@ pub(super) struct Moment {
 }
 
 #[derive(Debug)]
-pub(super) struct Rendition {
+pub(in crate::media) struct Rendition {
     pub job: Job,
     pub output: Arc<Output>,
     candidates: Vec<gst::ElementFactory>,

@@ -8,18 +8,17 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
-    gate::share,
-    output::Output,
-    plan::Plan,
     rendition::{Moment, Rendition},
+    writer::Output,
 };
 use crate::{
     broadcast::{LocalBroadcast, Timeline, TrackReservation},
     media::{
         caps::Codec,
+        capture::{Intake, Kind, Origin, Running, SourceError, Tap, Time},
         encoder::Wanted,
-        source::{Intake, Kind, Origin, Running, SourceError, Tap, Time},
+        ladder::{gate::share, plan::Plan},
+        publish::{CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus},
     },
 };
 
@@ -30,7 +29,7 @@ const VIEWERS_SPACING: Duration = Duration::from_millis(100);
 pub(in crate::media) type SharedTimeline = Arc<Mutex<Timeline>>;
 
 #[derive(Debug)]
-pub(super) struct Hub {
+pub(in crate::media) struct Hub {
     kind: Kind,
     broadcast: LocalBroadcast,
     timeline: SharedTimeline,
@@ -67,7 +66,7 @@ struct State {
 
 /// What the program asked for.
 #[derive(Debug, Clone)]
-pub(super) struct Setting {
+pub(in crate::media) struct Setting {
     pub codec: Codec,
     pub candidates: Vec<gst::ElementFactory>,
     pub plan: Plan,

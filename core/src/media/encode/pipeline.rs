@@ -10,8 +10,8 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-use super::output::Output;
-use crate::media::{caps::Codec, encoder::Tuned, source};
+use super::writer::Output;
+use crate::media::{caps::Codec, capture, encoder::Tuned};
 
 /// So many frames without anything coming of them, and the encoder hangs.
 const SILENCE: u64 = 300;
@@ -24,7 +24,7 @@ const AUDIO_BACKLOG: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 
 /// What an encoder is to do.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Job {
+pub(in crate::media) struct Job {
     /// The rendition's name, which is its track's.
     pub name: String,
     /// What the encoder gets: scaled, converted.
@@ -57,7 +57,7 @@ impl Health {
 
 /// An encoder at work. Dropping it stops it, without waiting.
 #[derive(Debug)]
-pub(super) struct Encoder {
+pub(in crate::media) struct Encoder {
     pipeline: gst::Pipeline,
     input: gst_app::AppSrc,
     tuned: Tuned,
@@ -230,7 +230,7 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        source::stop(&self.pipeline);
+        capture::stop(&self.pipeline);
     }
 }
 

@@ -7,14 +7,14 @@ const SMALLEST: u32 = 16;
 
 /// The size of a picture with square pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
+pub(in crate::media) struct Size {
     pub width: u32,
     pub height: u32,
 }
 
 impl Size {
     /// The picture with square pixels, smaller rather than larger in either direction.
-    pub(super) fn of(info: &gst_video::VideoInfo) -> Self {
+    pub(in crate::media) fn of(info: &gst_video::VideoInfo) -> Self {
         let par = info.par();
         let (n, d) = (
             u64::try_from(par.numer()).unwrap_or(1).max(1),
@@ -38,7 +38,7 @@ impl Size {
 
     /// The size at which a preset shows the picture: its shape is kept, it is never scaled up, and both lengths are
     /// even, as 4:2:0 wants them. An upright picture gets the preset upright.
-    pub(super) fn fit(self, preset: VideoPreset) -> Self {
+    pub(in crate::media) fn fit(self, preset: VideoPreset) -> Self {
         let (width, height) = preset_box(self, preset);
         let (w, h) = (u64::from(self.width.max(1)), u64::from(self.height.max(1)));
         // By the length that has to shrink most: the scale as a fraction, at most one.
@@ -74,7 +74,7 @@ fn preset_box(size: Size, preset: VideoPreset) -> (u32, u32) {
 
 /// Those presets that make sense for a picture: of those larger than it the smallest only, and that only where none has
 /// it at its full size already.
-pub(super) fn sensible(size: Size, presets: &[VideoPreset]) -> Vec<VideoPreset> {
+pub(in crate::media) fn sensible(size: Size, presets: &[VideoPreset]) -> Vec<VideoPreset> {
     let mut sorted = presets.to_vec();
     sorted.sort_by_key(|preset| {
         let (width, height) = preset.size();

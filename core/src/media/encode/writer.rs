@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The track of a rendition, which comes into being with the first frame, and outlives encoders and sources.
-pub(super) struct Output {
+pub(in crate::media) struct Output {
     codec: Codec,
     name: String,
     /// What the catalog says, bits a second.

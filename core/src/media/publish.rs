@@ -1,13 +1,6 @@
 //! The publishing side: sources become the tracks of a broadcast.
 
-mod encode;
-mod fit;
 mod follow;
-mod gate;
-mod hub;
-mod output;
-mod plan;
-mod rendition;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,13 +9,13 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::encode::fanout::{Hub, Setting, SharedTimeline};
+use super::ladder::plan::Plan;
 use super::{
     AudioEncoder, AudioPreset, AudioSource, EncoderError, InitError, SourceError, VideoEncoder,
-    VideoPreset, VideoSource, source::Kind,
+    VideoPreset, VideoSource, capture::Kind,
 };
 use crate::broadcast::{LocalBroadcast, PublishTrackError, TrackConfig};
-use hub::{Hub, Setting, SharedTimeline};
-use plan::Plan;
 
 /// The sources of a broadcast, none at first.
 #[derive(Debug, Default)]
@@ -143,9 +136,9 @@ pub struct RenditionInfo {
 /// A frame of one's own source, as it was captured.
 #[derive(Debug, Clone)]
 pub struct CapturedFrame {
-    caps: gst::Caps,
-    buffer: gst::Buffer,
-    timestamp: Duration,
+    pub(in crate::media) caps: gst::Caps,
+    pub(in crate::media) buffer: gst::Buffer,
+    pub(in crate::media) timestamp: Duration,
 }
 
 impl CapturedFrame {

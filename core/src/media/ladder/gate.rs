@@ -10,7 +10,7 @@ const PAUSE_SPACING: Duration = Duration::from_millis(500);
 
 /// What happens with a captured frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::media) enum Step {
     /// It is encoded, as a key frame or as the encoder likes.
     Encode { keyframe: bool },
     /// Nothing is done with it.
@@ -21,7 +21,7 @@ pub(super) enum Step {
 
 /// What is known of a rendition when a frame is captured.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Situation {
+pub(in crate::media) struct Situation {
     /// Whether the track is described, so that viewers can find it.
     pub described: bool,
     /// Whether anybody watches it, and it may be sent.
@@ -33,7 +33,7 @@ pub(super) struct Situation {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(in crate::media) struct Gate {
     awake: bool,
     /// Nothing was asked for before this.
     asked: Option<Duration>,
@@ -44,7 +44,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// What happens with the frame that was captured at `now`.
-    pub(super) fn step(&mut self, now: Duration, situation: Situation) -> Step {
+    pub(in crate::media) fn step(&mut self, now: Duration, situation: Situation) -> Step {
         let Situation {
             described,
             wanted,
@@ -83,14 +83,14 @@ impl Gate {
 
 /// Keeps a rendition from having more frames a second than it should.
 #[derive(Debug)]
-pub(super) struct Pacer {
+pub(in crate::media) struct Pacer {
     interval: Duration,
     next: Option<Duration>,
 }
 
 impl Pacer {
     /// `framerate` is frames a second at most.
-    pub(super) fn new(framerate: u32) -> Self {
+    pub(in crate::media) fn new(framerate: u32) -> Self {
         Self {
             interval: Duration::from_secs(1) / framerate.max(1),
             next: None,
@@ -98,7 +98,7 @@ impl Pacer {
     }
 
     /// Whether the frame that was captured at `now` is one of those to keep.
-    pub(super) fn keeps(&mut self, now: Duration) -> bool {
+    pub(in crate::media) fn keeps(&mut self, now: Duration) -> bool {
         let Some(next) = self.next else {
             self.next = Some(now + self.interval);
             return true;
@@ -120,7 +120,7 @@ impl Pacer {
 /// What each rendition gets of a total, bits a second, where each wants so much at most.
 ///
 /// All are cut by the same factor; none gets less than a trickle that keeps a picture moving.
-pub(super) fn share(limit: Option<u64>, wishes: &[u64]) -> Vec<u64> {
+pub(in crate::media) fn share(limit: Option<u64>, wishes: &[u64]) -> Vec<u64> {
     const TRICKLE: u64 = 30_000;
     let total: u128 = wishes.iter().map(|wish| u128::from(*wish)).sum();
     wishes

@@ -3,15 +3,20 @@
 //! Capture, encoders, decoders and rendering are GStreamer's elements; what is here assembles them.
 
 pub mod caps;
+mod capture;
 mod codec;
 mod decode;
+mod encode;
 mod encoder;
-pub mod feed;
+mod ladder;
 pub mod playback;
 mod preset;
 mod publish;
-mod source;
+pub mod receive;
 
+pub use capture::{
+    AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,
+};
 pub use codec::{AudioCodec, VideoCodec};
 pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
 pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
@@ -26,9 +31,6 @@ pub(crate) use publish::Slot;
 pub use publish::{
     CapturedFrame, LocalAudio, LocalVideo, Preview, PublishMediaError, RenditionInfo,
     SetSourceError, SourceStatus,
-};
-pub use source::{
-    AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,
 };
 
 /// GStreamer could not be started.

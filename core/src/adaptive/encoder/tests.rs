@@ -1,0 +1,219 @@
+use std::collections::VecDeque;
+
+use super::*;
+
+const TICK: Duration = Duration::from_millis(200);
+const RTT: Duration = Duration::from_millis(40);
+
+/// A link, and a congestion controller that has seen no more than what was sent through it.
+struct Line {
+    capacity: f64,
+    /// Whether the queue is in the path, as with CUBIC; else it is at the sender, as with BBR.
+    path_queue: bool,
+    /// Bits.
+    queue: f64,
+    seen: f64,
+    now: Duration,
+    rate: EncoderRate,
+    /// In the ticks of the last second.
+    produced: VecDeque<u64>,
+}
+
+impl Line {
+    fn new(capacity: f64, path_queue: bool) -> Self {
+        Self {
+            capacity,
+            path_queue,
+            queue: 0.0,
+            seen: 0.0,
+            now: Duration::ZERO,
+            rate: EncoderRate::new(100_000, 2_000_000),
+            produced: VecDeque::new(),
+        }
+    }
+
+    /// Sends at the target for a while; returns the longest queue in time, and the targets that were set.
+    fn run(&mut self, time: Duration) -> (Duration, Vec<u64>) {
+        let (mut longest, mut targets) = (Duration::ZERO, Vec::new());
+        let end = self.now + time;
+        while self.now < end {
+            self.now += TICK;
+            let produced = self.rate.target();
+            let sent = produced as f64 * TICK.as_secs_f64();
+            let carried = (self.capacity * TICK.as_secs_f64()).min(self.queue + sent);
+            self.queue = (self.queue + sent - carried).max(0.0);
+            let through = carried / TICK.as_secs_f64();
+            // A controller that has filled the link knows it; one that has not knows little more than what it sent.
+            self.seen = if self.queue > 0.0 {
+                through
+            } else {
+                through * 1.1
+            };
+            let waiting = Duration::from_secs_f64(self.queue / self.capacity);
+            longest = longest.max(waiting);
+            let signals = NetworkSignals {
+                rtt: if self.path_queue { RTT + waiting } else { RTT },
+                available_bandwidth: self.seen as u64,
+                send_rate: through as u64,
+                ..NetworkSignals::default()
+            };
+            self.produced.push_back(produced);
+            if self.produced.len() > 5 {
+                self.produced.pop_front();
+            }
+            let produced = self.produced.iter().sum::<u64>() / self.produced.len() as u64;
+            targets.extend(self.rate.update(&signals, produced, self.now));
+        }
+        (longest, targets)
+    }
+}
+
+#[test]
+fn it_begins_at_the_ceiling_and_stays_there_on_a_wide_link() {
+    for path_queue in [true, false] {
+        let mut line = Line::new(10e6, path_queue);
+        let (longest, _) = line.run(Duration::from_secs(60));
+        assert_eq!(line.rate.target(), 2_000_000);
+        assert_eq!(longest, Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_thin_link_is_followed_at_once_and_its_queue_stays_short() {
+    for path_queue in [true, false] {
+        let mut line = Line::new(10e6, path_queue);
+        line.run(Duration::from_secs(10));
+        line.capacity = 500e3;
+        let (_, targets) = line.run(TICK * 2);
+        assert!(*targets.last().unwrap() <= 425_000, "{targets:?}");
+        line.run(Duration::from_secs(20));
+        let (longest, targets) = line.run(Duration::from_secs(120));
+        assert!(longest < Duration::from_millis(400), "{longest:?}");
+        assert!(
+            targets
+                .iter()
+                .all(|target| (200_000..=650_000).contains(target)),
+            "{targets:?}"
+        );
+        // It tries for more, ever more rarely.
+        assert!(targets.len() < 100, "{}", targets.len());
+    }
+}
+
+#[test]
+fn a_link_that_widens_is_found_though_the_estimate_does_not_say_so() {
+    for path_queue in [true, false] {
+        let mut line = Line::new(500e3, path_queue);
+        line.run(Duration::from_secs(30));
+        assert!(line.rate.target() < 650_000);
+        line.capacity = 10e6;
+        line.run(Duration::from_secs(45));
+        assert_eq!(line.rate.target(), 2_000_000);
+    }
+}
+
+#[test]
+fn a_still_picture_does_not_lower_it() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    let signals = NetworkSignals {
+        rtt: RTT,
+        available_bandwidth: 200_000,
+        send_rate: 170_000,
+        ..NetworkSignals::default()
+    };
+    for n in 1..100 {
+        assert_eq!(rate.update(&signals, 150_000, TICK * n), None);
+    }
+}
+
+#[test]
+fn it_keeps_between_floor_and_ceiling() {
+    let mut line = Line::new(20e3, true);
+    line.run(Duration::from_secs(10));
+    assert_eq!(line.rate.target(), 100_000);
+    assert_eq!(EncoderRate::new(5, 3).target(), 3);
+}
+
+#[test]
+fn an_estimate_is_a_limit_only_where_it_shows() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    let mut signals = NetworkSignals {
+        rtt: RTT,
+        send_rate: 2_200_000,
+        ..NetworkSignals::default()
+    };
+    assert_eq!(rate.update(&signals, 2_000_000, TICK), None);
+    // All that is produced leaves, and nothing waits.
+    signals.available_bandwidth = 1_900_000;
+    assert_eq!(rate.update(&signals, 2_000_000, TICK * 2), None);
+    signals.rtt = RTT * 2;
+    assert_eq!(rate.update(&signals, 2_000_000, TICK * 3), Some(1_520_000));
+    signals.rtt = RTT;
+    assert_eq!(rate.update(&signals, 1_520_000, TICK * 4), None);
+}
+
+#[test]
+fn sound_and_headers_leave_less_for_the_picture() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    let mut signals = NetworkSignals {
+        rtt: RTT,
+        send_rate: 2_300_000,
+        available_bandwidth: 5_000_000,
+        ..NetworkSignals::default()
+    };
+    for n in 0..10 {
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * n), None);
+    }
+    signals.available_bandwidth = 1_000_000;
+    assert_eq!(rate.update(&signals, 2_000_000, TICK * 10), Some(500_000));
+}
+
+#[test]
+fn a_key_frame_or_two_lost_of_ten_packets_lower_nothing() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    for n in 0..100 {
+        let signals = NetworkSignals {
+            rtt: if n % 4 == 0 { RTT * 4 } else { RTT },
+            loss_rate: if n % 4 == 1 { 0.2 } else { 0.0 },
+            available_bandwidth: 3_000_000,
+            send_rate: 2_200_000,
+            ..NetworkSignals::default()
+        };
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * n), None);
+    }
+}
+
+#[test]
+fn loss_lowers_it_where_the_estimate_does_not_once_a_second() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    let signals = NetworkSignals {
+        rtt: RTT,
+        loss_rate: 0.25,
+        available_bandwidth: 10_000_000,
+        send_rate: 3_000_000,
+        ..NetworkSignals::default()
+    };
+    let set: Vec<_> = (0..=12)
+        .filter_map(|n| rate.update(&signals, rate.target(), TICK * n))
+        .collect();
+    assert_eq!(set, [1_700_000, 1_445_000]);
+}
+
+#[test]
+fn a_longer_path_is_taken_as_it_is() {
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    let mut signals = NetworkSignals {
+        rtt: RTT,
+        available_bandwidth: 10_000_000,
+        send_rate: 2_200_000,
+        ..NetworkSignals::default()
+    };
+    for n in 0..300 {
+        if n == 50 {
+            signals.rtt = RTT * 8;
+        }
+        rate.update(&signals, rate.target(), TICK * n);
+        assert!(rate.target() > 800_000);
+    }
+    assert_eq!(rate.target(), 2_000_000);
+}

@@ -1,0 +1,427 @@
+use super::super::Congestion;
+use super::*;
+
+const TICK: Duration = Duration::from_millis(200);
+
+fn rung(name: &str, bitrate: u64, height: u32) -> Rung {
+    Rung {
+        name: name.to_owned(),
+        bitrate: (bitrate > 0).then_some(bitrate),
+        height: Some(height),
+        size: u64::from(height) * u64::from(height) * 16 / 9 * 30,
+        stalled: false,
+    }
+}
+
+fn ladder() -> Vec<Rung> {
+    vec![
+        rung("high", 2_000_000, 720),
+        rung("low", 200_000, 180),
+        rung("mid", 800_000, 360),
+    ]
+}
+
+fn fine(rate: u64) -> DownloadReport {
+    DownloadReport {
+        rate,
+        healthy: true,
+        key_interval: Some(Duration::from_secs(2)),
+        ..DownloadReport::default()
+    }
+}
+
+fn bad(rate: u64, congestion: Congestion) -> DownloadReport {
+    DownloadReport {
+        rate,
+        congestion: Some(congestion),
+        ..DownloadReport::default()
+    }
+}
+
+/// A selector with the time, for which every switch succeeds at once unless told otherwise.
+struct Rig {
+    selector: Selector,
+    now: Duration,
+    peer: Option<u64>,
+}
+
+impl Rig {
+    fn new(quality: Quality, ladder: Vec<Rung>) -> Self {
+        let mut selector = Selector::new(quality);
+        selector.set_ladder(ladder);
+        Self {
+            selector,
+            now: Duration::ZERO,
+            peer: None,
+        }
+    }
+
+    fn decide(&mut self, report: &DownloadReport) -> Option<Decision> {
+        self.now += TICK;
+        self.selector.decide(self.now, Some(report), self.peer)
+    }
+
+    /// Lets time pass with the same report; returns the renditions that were switched to, and when.
+    fn run(
+        &mut self,
+        time: Duration,
+        report: impl Fn(&str) -> DownloadReport,
+    ) -> Vec<(String, Duration)> {
+        let mut switches = Vec::new();
+        let end = self.now + time;
+        while self.now < end {
+            let report = report(self.selector.current().unwrap_or_default());
+            if let Some(Decision::Switch(name)) = self.decide(&report) {
+                self.selector.switched(self.now);
+                switches.push((name, self.now));
+            }
+        }
+        switches
+    }
+
+    fn settle_on(&mut self, name: &str) {
+        let seconds = Duration::from_secs(30);
+        self.run(seconds, |_| fine(100_000));
+        assert_eq!(self.selector.current(), Some(name));
+    }
+}
+
+fn names(switches: &[(String, Duration)]) -> Vec<&str> {
+    switches.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn it_begins_low_and_goes_up_step_by_step() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    let switches = rig.run(Duration::from_secs(20), |_| fine(100_000));
+    assert_eq!(names(&switches), ["low", "mid", "high"]);
+    assert_eq!(switches[0].1, TICK, "a picture at once");
+    assert!(switches[2].1 < Duration::from_secs(5), "{switches:?}");
+}
+
+#[test]
+fn it_begins_higher_and_skips_steps_where_the_peer_says_that_there_is_room() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.peer = Some(1_700_000);
+    let switches = rig.run(TICK, |_| fine(0));
+    assert_eq!(names(&switches), ["mid"]);
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.run(TICK, |_| fine(0));
+    rig.peer = Some(5_000_000);
+    let switches = rig.run(Duration::from_secs(3), |_| fine(100_000));
+    assert_eq!(names(&switches), ["high"]);
+}
+
+#[test]
+fn down_it_goes_to_what_gets_through() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    let report = bad(1_000_000, Congestion::Growing);
+    assert_eq!(rig.decide(&report), None, "once is not enough");
+    assert_eq!(rig.decide(&report), Some(Decision::Switch("mid".into())));
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    let switches = rig.run(TICK * 2, |_| bad(500_000, Congestion::Growing));
+    assert_eq!(names(&switches), ["low"]);
+}
+
+#[test]
+fn lost_packets_make_it_go_down_one_step_though_the_rate_is_as_promised() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    let switches = rig.run(TICK * 2, |_| bad(2_400_000, Congestion::Unsteady));
+    assert_eq!(names(&switches), ["mid"]);
+}
+
+#[test]
+fn one_bad_report_changes_nothing_but_puts_off_a_step_up() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    rig.run(TICK, |_| bad(2_000_000, Congestion::Growing));
+    let switches = rig.run(Duration::from_secs(20), |_| fine(2_000_000));
+    assert_eq!(names(&switches), [""; 0]);
+}
+
+#[test]
+fn a_step_up_that_fails_is_tried_ever_more_rarely() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    // Only the lowest gets through.
+    let switches = rig.run(Duration::from_secs(600), |current| match current {
+        "low" => fine(200_000),
+        _ => bad(300_000, Congestion::Growing),
+    });
+    let ups: Vec<_> = switches
+        .iter()
+        .filter(|(name, _)| name == "mid")
+        .map(|(_, at)| *at)
+        .collect();
+    assert!((8..=16).contains(&ups.len()), "{ups:?}");
+    let waits: Vec<_> = ups.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(
+        waits.windows(2).all(|pair| pair[1] + TICK >= pair[0]),
+        "{waits:?}"
+    );
+    assert!(waits.last().unwrap() >= &LONGEST_PENALTY, "{waits:?}");
+    assert!(!names(&switches).contains(&"high"));
+}
+
+#[test]
+fn a_rendition_that_held_is_trusted_again() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    for _ in 0..5 {
+        rig.run(TICK * 8, |_| bad(1_000_000, Congestion::Growing));
+        assert_ne!(rig.selector.current(), Some("high"));
+        let began = rig.now;
+        let switches = rig.run(Duration::from_secs(60), |_| fine(500_000));
+        let back = switches
+            .iter()
+            .find(|(name, _)| name == "high")
+            .expect("up again")
+            .1
+            - began;
+        assert!(back <= Duration::from_secs(15), "{back:?}");
+    }
+}
+
+#[test]
+fn a_good_report_of_the_peer_shortens_the_penalty() {
+    let wait = |peer| {
+        let mut rig = Rig::new(Quality::Auto, ladder());
+        for _ in 0..5 {
+            rig.selector.penalize("mid", rig.now, FIRST_PENALTY);
+        }
+        rig.peer = Some(300_000);
+        rig.run(TICK, |_| fine(0));
+        rig.peer = peer;
+        let switches = rig.run(Duration::from_secs(120), |_| fine(100_000));
+        switches
+            .iter()
+            .find(|(name, _)| name == "mid")
+            .expect("tried again")
+            .1
+    };
+    assert!(wait(None) >= Duration::from_secs(60));
+    assert!(wait(Some(1_500_000)) <= Duration::from_secs(17));
+}
+
+#[test]
+fn a_peer_that_says_it_cannot_is_asked_later() {
+    let first_up = |peer| {
+        let mut rig = Rig::new(Quality::Auto, ladder());
+        rig.peer = Some(peer);
+        let switches = rig.run(Duration::from_secs(20), |_| fine(100_000));
+        switches[1].1
+    };
+    assert!(first_up(300_000) >= first_up(900_000) + RAMP_HOLD - TICK);
+}
+
+#[test]
+fn a_switch_that_takes_too_long_is_given_up_and_tried_later() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.run(TICK, |_| fine(0));
+    let mut begun = None;
+    let mut given_up = None;
+    let mut again = None;
+    while again.is_none() && rig.now < Duration::from_secs(60) {
+        match rig.decide(&fine(200_000)) {
+            Some(Decision::Switch(name)) if begun.is_none() => {
+                assert_eq!(name, "mid");
+                assert!(rig.selector.is_rising());
+                begun = Some(rig.now);
+            }
+            Some(Decision::Switch(_)) => again = Some(rig.now),
+            Some(Decision::Abandon) => given_up = Some(rig.now),
+            None => {}
+        }
+    }
+    let (begun, given_up, again) = (begun.unwrap(), given_up.unwrap(), again.unwrap());
+    // Key frames are two seconds apart.
+    assert!(
+        given_up - begun >= Duration::from_millis(6500)
+            && given_up - begun <= Duration::from_secs(7)
+    );
+    assert!(again - given_up >= FIRST_PENALTY);
+    assert_eq!(rig.selector.current(), Some("low"));
+}
+
+#[test]
+fn congestion_while_a_better_one_is_opened_ends_the_attempt() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.run(TICK, |_| fine(0));
+    while rig.decide(&fine(200_000)).is_none() {}
+    assert_eq!(rig.selector.target(), Some("mid"));
+    let report = bad(200_000, Congestion::Growing);
+    assert_eq!(rig.decide(&report), Some(Decision::Abandon));
+    assert_eq!(rig.selector.target(), None);
+}
+
+#[test]
+fn congestion_does_not_end_a_step_down() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    let report = bad(1_000_000, Congestion::Growing);
+    while rig.decide(&report).is_none() {}
+    assert!(!rig.selector.is_rising());
+    assert_eq!(rig.decide(&report), None);
+    assert_eq!(rig.selector.target(), Some("mid"));
+}
+
+#[test]
+fn a_step_down_that_failed_is_tried_again_at_once() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    let report = bad(0, Congestion::Stalled);
+    let mut tried = Vec::new();
+    for _ in 0..40 {
+        if let Some(Decision::Switch(name)) = rig.decide(&report) {
+            rig.selector.failed(rig.now);
+            tried.push(name);
+        }
+    }
+    assert_eq!(tried[..3], ["low", "mid", "low"]);
+    assert!(tried.len() >= 10, "{tried:?}");
+}
+
+#[test]
+fn a_rendition_that_leaves_is_replaced_by_the_next_smaller() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    rig.selector.set_ladder(ladder().split_off(1));
+    let switches = rig.run(TICK, |_| fine(2_000_000));
+    assert_eq!(names(&switches), ["mid"]);
+    // The smallest leaves, with nothing smaller to go to.
+    rig.selector.set_ladder(vec![rung("high", 2_000_000, 720)]);
+    let switches = rig.run(TICK, |_| fine(2_000_000));
+    assert_eq!(names(&switches), ["high"]);
+}
+
+#[test]
+fn a_target_that_leaves_is_given_up_without_a_penalty() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.run(TICK, |_| fine(0));
+    while rig.decide(&fine(200_000)).is_none() {}
+    rig.selector.set_ladder(vec![rung("low", 200_000, 180)]);
+    assert_eq!(rig.decide(&fine(200_000)), Some(Decision::Abandon));
+    rig.selector.set_ladder(ladder());
+    assert_eq!(
+        rig.decide(&fine(200_000)),
+        Some(Decision::Switch("mid".into()))
+    );
+}
+
+#[test]
+fn the_program_chooses() {
+    let chosen = |quality| {
+        let mut rig = Rig::new(quality, ladder());
+        rig.run(Duration::from_secs(20), |_| {
+            bad(100_000, Congestion::Growing)
+        });
+        rig.selector
+            .current()
+            .map(str::to_owned)
+            .unwrap_or_default()
+    };
+    assert_eq!(chosen(Quality::Lowest), "low");
+    assert_eq!(chosen(Quality::Highest), "high");
+    assert_eq!(chosen(Quality::UpTo(500)), "mid");
+    assert_eq!(chosen(Quality::UpTo(100)), "low");
+    assert_eq!(chosen(Quality::Named("mid".into())), "mid");
+    assert_eq!(chosen(Quality::Named("none".into())), "low");
+}
+
+#[test]
+fn the_program_changes_its_mind_while_a_switch_is_under_way() {
+    let mut rig = Rig::new(Quality::Lowest, ladder());
+    rig.run(TICK, |_| fine(0));
+    rig.selector.set_quality(Quality::Highest);
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("high".into())));
+    rig.selector.set_quality(Quality::Named("mid".into()));
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Abandon));
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("mid".into())));
+}
+
+#[test]
+fn automatic_with_a_limit_stays_below_it() {
+    let mut rig = Rig::new(Quality::AutoUpTo(400), ladder());
+    let switches = rig.run(Duration::from_secs(60), |_| fine(500_000));
+    assert_eq!(names(&switches), ["low", "mid"]);
+    rig.selector.set_quality(Quality::AutoUpTo(200));
+    assert_eq!(names(&rig.run(TICK, |_| fine(500_000))), ["low"]);
+}
+
+#[test]
+fn renditions_without_a_bitrate_are_ordered_by_size_and_learned() {
+    let unknown = || {
+        vec![
+            rung("high", 0, 720),
+            rung("low", 0, 180),
+            rung("mid", 0, 360),
+        ]
+    };
+    let mut rig = Rig::new(Quality::Auto, unknown());
+    let rate = |current: &str| {
+        fine(match current {
+            "low" => 200_000,
+            "mid" => 800_000,
+            _ => 2_000_000,
+        })
+    };
+    let switches = rig.run(Duration::from_secs(60), rate);
+    assert_eq!(names(&switches), ["low", "mid", "high"]);
+    let switches = rig.run(TICK * 2, |_| bad(500_000, Congestion::Growing));
+    assert_eq!(
+        names(&switches),
+        ["low"],
+        "the middle one is known to need 800 kbit/s"
+    );
+    // A guess where nothing but one is known: a quarter of the pixels, 0.35 of the bitrate.
+    let mut rig = Rig::new(Quality::Named("high".into()), unknown());
+    rig.run(Duration::from_secs(10), rate);
+    let mid = rung("mid", 0, 360);
+    let guess = rig.selector.needed(&mid).unwrap();
+    assert!((690_000.0..720_000.0).contains(&guess), "{guess}");
+}
+
+#[test]
+fn what_the_publisher_advises_against_is_avoided() {
+    let mut rungs = ladder();
+    rungs[1].stalled = true;
+    let mut rig = Rig::new(Quality::Auto, rungs);
+    assert_eq!(names(&rig.run(TICK, |_| fine(0))), ["mid"]);
+    let mut rungs = ladder();
+    rungs.iter_mut().for_each(|rung| rung.stalled = true);
+    let mut rig = Rig::new(Quality::Auto, rungs);
+    assert_eq!(names(&rig.run(TICK, |_| fine(0))), ["low"]);
+}
+
+#[test]
+fn a_track_that_ends_abruptly_is_opened_again() {
+    let mut rig = Rig::new(Quality::Auto, vec![rung("only", 500_000, 360)]);
+    rig.run(TICK, |_| fine(0));
+    let mut attempts = 0;
+    for _ in 0..100 {
+        if rig.selector.current().is_some() {
+            rig.selector.lost(rig.now);
+        }
+        attempts += rig.run(TICK, |_| fine(0)).len();
+    }
+    // Half a second, one, two, four, eight.
+    assert!((4..=6).contains(&attempts), "{attempts}");
+}
+
+#[test]
+fn with_nothing_to_watch_another_is_tried_when_one_does_not_come() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("low".into())));
+    rig.selector.failed(rig.now);
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("mid".into())));
+}
+
+#[test]
+fn an_empty_ladder_is_waited_on() {
+    let mut rig = Rig::new(Quality::Auto, Vec::new());
+    assert_eq!(rig.decide(&fine(0)), None);
+    rig.selector.set_ladder(ladder());
+    assert!(rig.decide(&fine(0)).is_some());
+}
