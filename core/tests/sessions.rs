@@ -389,6 +389,18 @@ async fn not_found_is_said_when_the_peer_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn somebody_else_at_the_address_is_told_from_nobody() {
+    let (dialer, other) = (live().await, live().await);
+    let mut mistyped = addr(&other);
+    mistyped.id = SecretKey::generate().public();
+    let error = soon("an answer", dialer.transport().connect(mistyped))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::WrongIdentity(_)), "{error:?}");
+    assert!(error.to_string().contains("mistyped"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_offered_to_one_peer_can_be_taken_back() {
     let (a, b, c) = (live().await, live().await, live().await);
     let at_a = soon("session", a.transport().connect(addr(&b)))

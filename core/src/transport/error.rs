@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use iroh::endpoint::ConnectionError;
 use moq_lite::{SessionError, StreamError};
+use noq_proto::TransportErrorCode;
 
 /// Application close codes that tell a peer why a session ended.
 ///
@@ -49,6 +50,11 @@ pub enum ConnectError {
     /// The connection could not be completed.
     #[error("the connection failed: {0}")]
     Connecting(#[source] iroh::endpoint::ConnectingError),
+    /// Somebody else answers at the address: one whose key is not the one that the address names.
+    #[error(
+        "somebody else answers at that address: the ticket is mistyped, or the publisher has a new key and so a new ticket"
+    )]
+    WrongIdentity(#[source] iroh::endpoint::ConnectingError),
     /// The peer took the connection and speaks no version of MoQ that is known here.
     #[error("the peer does not speak MoQ as it should: {0}")]
     Handshake(#[source] moq_lite::Error),
@@ -83,7 +89,22 @@ fn because(reason: &str) -> String {
     }
 }
 
+/// The alert of TLS for a certificate of another key than the one that was dialled: `unknown_ca`.
+const UNKNOWN_CA: u8 = 48;
+
 impl ConnectError {
+    /// What the end of a handshake means.
+    pub(super) fn connecting(error: iroh::endpoint::ConnectingError) -> Self {
+        use iroh::endpoint::ConnectingError;
+        match &error {
+            ConnectingError::ConnectionError {
+                source: ConnectionError::TransportError(cause),
+                ..
+            } if cause.code == TransportErrorCode::crypto(UNKNOWN_CA) => Self::WrongIdentity(error),
+            _ => Self::Connecting(error),
+        }
+    }
+
     /// What the end of a connection means to whoever waits for an answer on it.
     pub(super) fn ended(error: ConnectionError) -> Self {
         let reason = close_reason(&error);

@@ -300,7 +300,7 @@ impl Moq {
                 .await
                 .map_err(ConnectError::Unreachable)?;
             match timeout(REACH_AGAIN, connecting).await {
-                Ok(connected) => return connected.map_err(ConnectError::Connecting),
+                Ok(connected) => return connected.map_err(ConnectError::connecting),
                 Err(_) => debug!("no answer yet"),
             }
         }
