@@ -29,11 +29,11 @@ mod select;
 #[cfg(test)]
 mod simulation;
 
+pub use crate::broadcast::{MediaKind, Rendition};
 pub use encoder::EncoderRate;
 pub use interface::{
     AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus,
 };
-pub use ladder::{MediaKind, Rendition};
 pub use meter::{Congestion, DownloadMeter, DownloadReport};
 pub use reader::AdaptiveReader;
 pub use select::{Decision, Quality, Rung, Selector};

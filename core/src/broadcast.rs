@@ -8,6 +8,7 @@ mod cache;
 mod container;
 mod local;
 mod remote;
+mod rendition;
 mod timeline;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,
 };
+pub use rendition::{LeftOut, MediaKind, Readable, Rendition};
 pub use timeline::Timeline;
 
 /// One encoded video frame (access unit, temporal unit) or audio packet.

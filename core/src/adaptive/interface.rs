@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{DownloadReport, MediaKind, Quality, Rendition};
 use crate::{
     EncodedFrame,
-    broadcast::{Catalog, CatalogError, ReadError, SubscribeTrackError},
+    broadcast::{Catalog, CatalogError, ReadError, Readable, SubscribeTrackError},
 };
 
 type Accept = Arc<dyn Fn(&Rendition) -> bool + Send + Sync>;
@@ -92,8 +92,10 @@ impl AdaptiveConfig {
     }
 
     pub(super) fn renditions(&self, catalog: &Catalog) -> Vec<Arc<Rendition>> {
-        Rendition::of(catalog, self.kind)
+        Readable::of(catalog)
+            .renditions
             .into_iter()
+            .filter(|rendition| rendition.kind() == self.kind)
             .filter(|rendition| self.accept.as_ref().is_none_or(|accept| accept(rendition)))
             .map(Arc::new)
             .collect()

@@ -17,9 +17,10 @@ use tracing::{debug, info};
 
 use super::{
     AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, Decision,
-    DownloadMeter, DownloadReport, Quality, Rendition, Selector,
+    DownloadMeter, DownloadReport, Quality, Rendition, Rung, Selector,
     handover::{Handover, Patience, Step},
     interface::check,
+    ladder::priority,
 };
 use crate::{
     EncodedFrame, RemoteBroadcast,
@@ -425,7 +426,7 @@ impl AdaptiveReader {
             .renditions
             .iter()
             .filter(|rendition| !self.finished.contains_key(&rendition.name))
-            .map(|rendition| rendition.rung())
+            .map(|rendition| Rung::from(&**rendition))
             .collect();
         self.selector.set_ladder(rungs);
         self.stale = true;
@@ -513,7 +514,7 @@ impl AdaptiveReader {
             .take()
             .map(|source| source.rendition.name.clone());
         info!(to = %source.rendition.name, from = from.as_deref(), "another rendition takes over");
-        source.reader.set_priority(self.config.kind.priority());
+        source.reader.set_priority(priority(self.config.kind));
         self.cut = frames.first().map(|frame| Cut {
             key: frame.timestamp,
             shown: self.played,
@@ -576,7 +577,7 @@ impl AdaptiveReader {
             decode_only: self.config.decode_only,
         };
         let mut handover = Handover::new(patience, self.played);
-        let mut priority = self.config.kind.priority();
+        let mut priority = priority(self.config.kind);
         match &self.current {
             None => handover.end_old(),
             Some(_) if self.selector.is_rising() => priority -= 1,
@@ -610,7 +611,7 @@ impl AdaptiveReader {
         debug!(to = attempt.rendition.name, "the switch is given up");
         self.ready.extend(attempt.handover.abandon());
         if let Some(source) = &self.current {
-            source.reader.set_priority(self.config.kind.priority());
+            source.reader.set_priority(priority(self.config.kind));
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gst::{glib, prelude::*};
 use iroh_live::{
-    Live, LiveTicket, RemoteBroadcast, TrackConfig,
+    Live, LiveTicket, RemoteBroadcast,
     broadcast::{Catalog, CatalogError, CatalogWatch},
     retry::Backoff,
     transport::{ConnectError, MoqSession, SubscribeError},
@@ -17,7 +17,7 @@ use super::{
     imp::{self, CAT},
     track::{End, Track},
 };
-use iroh_live::media::{caps::track_caps, receive::feed::Timeline};
+use iroh_live::media::receive::{Playable, feed::Timeline};
 
 /// When a publisher that is there but has no such broadcast is spoken of.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);
@@ -290,19 +290,16 @@ impl Run {
         catalog: &Catalog,
         readers: &mut Readers,
     ) -> Result<bool, Failure> {
-        let mut wanted = Vec::new();
-        let mut unknown = Vec::new();
-        let video = catalog.video.renditions.iter();
-        let audio = catalog.audio.renditions.iter();
-        let all = video
-            .map(|(name, config)| (name, TrackConfig::Video(config.clone())))
-            .chain(audio.map(|(name, config)| (name, TrackConfig::Audio(config.clone()))));
-        for (name, config) in all {
-            match track_caps(&config) {
-                Ok(caps) => wanted.push((name.clone(), config, caps)),
-                Err(reason) => unknown.push(format!("track {name:?}: {reason}")),
-            }
-        }
+        let Playable {
+            renditions,
+            left_out,
+            ..
+        } = Playable::of(catalog);
+        let wanted: Vec<_> = renditions
+            .into_iter()
+            .map(|(rendition, caps)| (rendition.name, rendition.config, caps))
+            .collect();
+        let unknown: Vec<_> = left_out.iter().map(ToString::to_string).collect();
         if wanted.is_empty() && !unknown.is_empty() {
             return Err(Failure::Fatal(gst::error_msg!(
                 gst::StreamError::CodecNotFound,

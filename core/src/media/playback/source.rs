@@ -7,13 +7,15 @@ use std::{
 
 use super::{PlaybackError, player::Player, track::Shared};
 use crate::{
-    TrackConfig,
     adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveReader, MediaKind, Rendition},
     broadcast::{Catalog, CatalogWatch},
     media::{
         caps::track_caps,
         decode::package,
-        receive::feed::{FeedFrame, FrameSource, Subscribed},
+        receive::{
+            Playable,
+            feed::{FeedFrame, FrameSource, Subscribed},
+        },
     },
 };
 
@@ -168,34 +170,22 @@ pub(super) fn same_codec(a: &gst::Caps, b: &gst::Caps) -> bool {
 
 /// Whether any rendition can be played. If there are some and none can, that is an error, as nothing would ever come.
 fn playable(player: &Player, catalog: &Catalog, kind: MediaKind) -> Result<bool, PlaybackError> {
-    let configs: Vec<(&String, TrackConfig)> = match kind {
-        MediaKind::Video => catalog
-            .video
-            .renditions
-            .iter()
-            .map(|(name, config)| (name, config.clone().into()))
-            .collect(),
-        MediaKind::Audio => catalog
-            .audio
-            .renditions
-            .iter()
-            .map(|(name, config)| (name, config.clone().into()))
-            .collect(),
-    };
-    let mut refused = None;
-    for (name, config) in &configs {
-        match track_caps(config) {
-            Ok(caps) if !(player.candidates)(&caps, player.config.hardware).is_empty() => {
-                return Ok(true);
-            }
-            Ok(caps) => {
-                let (codec, package) = package(&caps);
-                refused = Some(PlaybackError::MissingDecoder { codec, package });
-            }
-            Err(reason) => refused = refused.or_else(|| Some(unplayable(name, reason))),
+    let playable = Playable::of(catalog);
+    let of_kind = |(rendition, _): &&(Rendition, gst::Caps)| rendition.kind() == kind;
+    let mut missing = None;
+    for (_, caps) in playable.renditions.iter().filter(of_kind) {
+        if !(player.candidates)(caps, player.config.hardware).is_empty() {
+            return Ok(true);
         }
+        let (codec, package) = package(caps);
+        missing = Some(PlaybackError::MissingDecoder { codec, package });
     }
-    refused.map_or(Ok(false), Err)
+    let left_out = playable
+        .left_out
+        .into_iter()
+        .find(|left_out| left_out.kind == kind);
+    let unplayable = left_out.map(|left_out| unplayable(&left_out.track, left_out.reason));
+    missing.or(unplayable).map_or(Ok(false), Err)
 }
 
 fn unplayable(track: &str, reason: String) -> PlaybackError {
