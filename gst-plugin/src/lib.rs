@@ -4,6 +4,7 @@
 
 mod log;
 mod network;
+mod notifier;
 mod runtime;
 pub mod sink;
 pub mod source;

@@ -1,6 +1,9 @@
 //! The one tokio runtime of the plugin.
 
-use std::{future::Future, sync::OnceLock};
+use std::{
+    future::Future,
+    sync::{OnceLock, mpsc},
+};
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -26,12 +29,43 @@ pub(crate) fn runtime() -> Result<&'static Runtime, gst::ErrorMessage> {
         })
 }
 
-/// Runs `future` to its end on the calling thread, which must not be one of the runtime's.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, gst::ErrorMessage> {
-    let runtime = runtime()?;
-    // An application may call into GStreamer from a thread of a runtime of its own, where blocking is an error.
-    if tokio::runtime::Handle::try_current().is_ok() {
-        return Ok(tokio::task::block_in_place(|| runtime.block_on(future)));
+/// Runs `future` to its end on a thread of the runtime, and waits for that.
+///
+/// The caller may be a thread of a runtime of the application's own, of any kind, where tokio lets nobody block on a future:
+/// to it this is a call that takes its time. Must not be called from this plugin's runtime.
+pub(crate) fn block_on<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<T, gst::ErrorMessage> {
+    let (sender, done) = mpsc::sync_channel(1);
+    runtime()?.spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    done.recv().map_err(|_| {
+        gst::error_msg!(
+            gst::LibraryError::Failed,
+            ("The transport failed in a way that it should not: please report it with the log of GST_DEBUG=irohlive*:6")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_future_is_waited_for_on_any_thread() {
+        assert_eq!(block_on(async { 1 }).unwrap(), 1);
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { assert_eq!(block_on(async { 2 }).unwrap(), 2) });
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let task = tokio::task::spawn_local(async { block_on(async { 3 }).unwrap() });
+            assert_eq!(task.await.unwrap(), 3);
+        });
     }
-    Ok(runtime.block_on(future))
+
+    #[test]
+    fn a_future_that_panics_is_an_error() {
+        assert!(block_on(async { panic!("as a test") }).is_err());
+    }
 }

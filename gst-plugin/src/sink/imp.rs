@@ -10,7 +10,7 @@ use iroh_live::{
 };
 
 use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::{network::NetworkSettings, templates};
+use crate::{network::NetworkSettings, notifier::Notifier, templates};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -43,6 +43,7 @@ pub struct IrohLiveSink {
     shown: Mutex<Shown>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     pads: Mutex<Vec<Arc<Pad>>>,
+    notifier: Notifier,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -347,6 +348,7 @@ impl IrohLiveSink {
         let opened = settings.network.open(true).and_then(|live| {
             Publisher::start(
                 &self.obj(),
+                &self.notifier,
                 live,
                 self.broadcast_name(),
                 settings.network.has_relays(),

@@ -17,7 +17,7 @@ use iroh_live::{
 use tokio::task::JoinSet;
 
 use super::{IrohLiveSink, Status};
-use crate::runtime;
+use crate::{notifier::Notifier, runtime};
 
 /// How long the ticket waits for a relay, so that it can be reached from everywhere.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,6 +40,7 @@ struct Run {
 impl Publisher {
     pub(super) fn start(
         element: &IrohLiveSink,
+        notifier: &Notifier,
         live: Live,
         name: String,
         wait_online: bool,
@@ -50,12 +51,17 @@ impl Publisher {
         let mut tasks = JoinSet::new();
         tasks.spawn(announce(
             element.downgrade(),
+            notifier.clone(),
             live.clone(),
             name.clone(),
             wait_online,
             ticket_location,
         ));
-        tasks.spawn(count_subscribers(element.downgrade(), live.clone()));
+        tasks.spawn(count_subscribers(
+            element.downgrade(),
+            notifier.clone(),
+            live.clone(),
+        ));
         Ok(Self {
             live,
             name,
@@ -134,10 +140,11 @@ impl Publisher {
     pub(super) fn stop(&self) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let stopped = runtime::block_on(async {
+        let live = self.live.clone();
+        let stopped = runtime::block_on(async move {
             // They hold on to the endpoint, and so to its port.
             tasks.shutdown().await;
-            self.live.shutdown().await;
+            live.shutdown().await;
         });
         if stopped.is_err() {
             gst::warning!(super::imp::CAT, "the transport did not stop");
@@ -167,6 +174,7 @@ fn session_stats(session: &MoqSession) -> gst::Structure {
 /// Makes the ticket as soon as it is known how this end is reached, and again when that changes.
 async fn announce(
     element: glib::WeakRef<IrohLiveSink>,
+    notifier: Notifier,
     live: Live,
     name: String,
     wait_online: bool,
@@ -180,25 +188,33 @@ async fn announce(
     let mut addresses = endpoint.watch_addr();
     let mut address = addresses.get();
     let mut last = String::new();
-    if address.is_empty()
-        && let Some(element) = element.upgrade()
-    {
-        gst::element_warning!(
-            element,
-            gst::ResourceError::Settings,
-            ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
-        );
+    let fail = |message: gst::ErrorMessage| {
+        let element = element.clone();
+        notifier.call(move || {
+            if let Some(element) = element.upgrade() {
+                element.post_error_message(message);
+            }
+        });
+    };
+    if address.is_empty() {
+        let element = element.clone();
+        notifier.call(move || {
+            if let Some(element) = element.upgrade() {
+                gst::element_warning!(
+                    element,
+                    gst::ResourceError::Settings,
+                    ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
+                );
+            }
+        });
     }
     loop {
         let ticket = LiveTicket::new(address, name.as_str());
         if let Err(error) = ticket.check() {
-            if let Some(element) = element.upgrade() {
-                gst::element_error!(
-                    element,
-                    gst::ResourceError::Settings,
-                    ("No ticket can be made: {error}. Set the property broadcast to another name")
-                );
-            }
+            let text = format!(
+                "No ticket can be made: {error}. Set the property broadcast to another name"
+            );
+            fail(gst::error_msg!(gst::ResourceError::Settings, ("{text}")));
             return;
         }
         let ticket = ticket.to_string();
@@ -206,27 +222,21 @@ async fn announce(
             last.clone_from(&ticket);
             if let Some(location) = &location
                 && let Err(error) = write_ticket(location, &ticket)
-                && let Some(element) = element.upgrade()
             {
-                gst::element_error!(
-                    element,
-                    gst::ResourceError::OpenWrite,
-                    (
-                        "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
-                        location.display()
-                    )
+                let text = format!(
+                    "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
+                    location.display()
                 );
+                fail(gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")));
             }
             let element = element.clone();
-            // Handlers of the notification are the application's; they may take their time.
-            let set = tokio::task::spawn_blocking(move || {
-                if let Some(element) = element.upgrade() {
-                    element.set_ticket(ticket);
-                }
-            });
-            if set.await.is_err() {
-                return;
-            }
+            notifier
+                .run(move || {
+                    if let Some(element) = element.upgrade() {
+                        element.set_ticket(ticket);
+                    }
+                })
+                .await;
         }
         match addresses.updated().await {
             Ok(new) => address = new,
@@ -244,7 +254,7 @@ fn write_ticket(location: &PathBuf, ticket: &str) -> std::io::Result<()> {
 }
 
 /// Tells of peers that come and go.
-async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, live: Live) {
+async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, notifier: Notifier, live: Live) {
     let mut sessions = live.transport().sessions();
     let mut known = BTreeMap::<EndpointId, usize>::new();
     loop {
@@ -265,14 +275,13 @@ async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, live: Live) {
         known = now;
         let (count, element) = (known.len(), element.clone());
         if !added.is_empty() || !removed.is_empty() {
-            let told = tokio::task::spawn_blocking(move || {
-                if let Some(element) = element.upgrade() {
-                    element.subscribers_changed(count, &added, &removed);
-                }
-            });
-            if told.await.is_err() {
-                return;
-            }
+            notifier
+                .run(move || {
+                    if let Some(element) = element.upgrade() {
+                        element.subscribers_changed(count, &added, &removed);
+                    }
+                })
+                .await;
         }
         if sessions.changed().await.is_err() {
             return;

@@ -368,8 +368,8 @@ impl IrohLiveSrc {
 
     fn close(&self) {
         let open = lock(&self.open).take();
-        if let Some(open) = open
-            && runtime::block_on(open.live.shutdown()).is_err()
+        if let Some(Open { live, .. }) = open
+            && runtime::block_on(async move { live.shutdown().await }).is_err()
         {
             gst::warning!(CAT, imp = self, "the transport did not stop");
         }
