@@ -6,11 +6,13 @@ fn main() {
 }
 
 /// A plugin of this size has 70 000 addresses that the loader puts right; as a list they take 1.6 MB of every process,
-/// packed 20 kB. Only where the C library can unpack them, which is known when it is built for this machine.
+/// packed 20 kB. Only where the C library can unpack them, which is known when it is built for this machine; and only in
+/// what is handed out, as some of the fast linkers that people develop with pack them in a way that glibc does not load.
 fn pack_relocations() {
     let var = |name| std::env::var(name).unwrap_or_default();
     let native = var("HOST") == var("TARGET");
-    if native && var("CARGO_CFG_TARGET_ARCH") == "x86_64" && unpacks_relocations() {
+    let release = var("PROFILE") == "release";
+    if release && native && var("CARGO_CFG_TARGET_ARCH") == "x86_64" && unpacks_relocations() {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-z,pack-relative-relocs");
     }
 }
