@@ -5,7 +5,6 @@
 pub mod caps;
 mod capture;
 mod codec;
-mod decode;
 mod encode;
 mod encoder;
 mod ladder;
@@ -18,13 +17,12 @@ pub use capture::{
     AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,
 };
 pub use codec::{AudioCodec, VideoCodec};
-pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
 pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
 pub(crate) use playback::SharedPlayer;
 pub use playback::{
-    AudioBackend, AudioSamples, AudioTrack, MapError, MediaError, MediaTracks, PlaybackConfig,
-    PlaybackError, SubscribeMediaError, Synchronisation, TrackCounts, VideoFrame, VideoOutput,
-    VideoTrack,
+    AudioBackend, AudioSamples, AudioTrack, Decoders, DefaultDecoders, MapError, MediaError,
+    MediaTracks, PlaybackConfig, PlaybackError, SoftwareDecoders, SubscribeMediaError,
+    Synchronisation, TrackCounts, VideoFrame, VideoOutput, VideoTrack,
 };
 pub use preset::{AudioPreset, VideoPreset};
 pub(crate) use publish::Slot;

@@ -55,10 +55,6 @@ const OPUS: &str = "audiotestsrc is-live=true samplesperbuffer=960 volume=0.5 \
 const AAC: &str = "audiotestsrc is-live=true samplesperbuffer=1024 volume=0.5 \
      ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! aacparse";
 
-fn form(codec: Codec) -> &'static str {
-    codec.parser().map_or("", |(_, caps)| caps)
-}
-
 /// The tracks of a publisher, and what is done to their frames on the way: the number of the frame, the frame.
 type Alter = Box<dyn FnMut(u64, EncodedFrame) -> Option<EncodedFrame> + Send>;
 
@@ -90,14 +86,9 @@ impl Published {
         mut alter: Alter,
     ) -> Self {
         gst::init().unwrap();
-        let form = form(codec);
-        let form = if form.is_empty() {
-            String::new()
-        } else {
-            format!("! {form}")
-        };
+        let form = codec.wire_caps();
         let pipeline = gst::parse::launch(&format!(
-            "{description} {form} ! appsink name=sink sync=false"
+            "{description} ! {form} ! appsink name=sink sync=false"
         ))
         .unwrap()
         .downcast::<gst::Pipeline>()

@@ -8,7 +8,6 @@ mod notifier;
 mod runtime;
 pub mod sink;
 pub mod source;
-mod templates;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     sink::register(plugin)?;

@@ -1,23 +1,10 @@
 //! The renditions of a catalog as rungs of a ladder.
 
-use hang::catalog::PRIORITY;
-
 use super::Rung;
-use crate::{
-    TrackConfig,
-    broadcast::{MediaKind, Rendition},
-};
+use crate::{TrackConfig, broadcast::Rendition};
 
 /// Frames a second where the catalog does not say.
 const FRAMERATE: f64 = 30.0;
-
-/// The priority of the rendition that is watched; one less is for what must not disturb it.
-pub(super) fn priority(kind: MediaKind) -> u8 {
-    match kind {
-        MediaKind::Video => PRIORITY.video,
-        MediaKind::Audio => PRIORITY.audio,
-    }
-}
 
 impl From<&Rendition> for Rung {
     fn from(rendition: &Rendition) -> Self {

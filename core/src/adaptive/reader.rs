@@ -20,7 +20,6 @@ use super::{
     DownloadMeter, DownloadReport, Quality, Rendition, Rung, Selector,
     handover::{Handover, Patience, Step},
     interface::check,
-    ladder::priority,
 };
 use crate::{
     EncodedFrame, RemoteBroadcast,
@@ -514,7 +513,7 @@ impl AdaptiveReader {
             .take()
             .map(|source| source.rendition.name.clone());
         info!(to = %source.rendition.name, from = from.as_deref(), "another rendition takes over");
-        source.reader.set_priority(priority(self.config.kind));
+        source.reader.set_priority(self.config.kind.priority());
         self.cut = frames.first().map(|frame| Cut {
             key: frame.timestamp,
             shown: self.played,
@@ -577,7 +576,7 @@ impl AdaptiveReader {
             decode_only: self.config.decode_only,
         };
         let mut handover = Handover::new(patience, self.played);
-        let mut priority = priority(self.config.kind);
+        let mut priority = self.config.kind.priority();
         match &self.current {
             None => handover.end_old(),
             Some(_) if self.selector.is_rising() => priority -= 1,
@@ -611,7 +610,7 @@ impl AdaptiveReader {
         debug!(to = attempt.rendition.name, "the switch is given up");
         self.ready.extend(attempt.handover.abandon());
         if let Some(source) = &self.current {
-            source.reader.set_priority(priority(self.config.kind));
+            source.reader.set_priority(self.config.kind.priority());
         }
     }
 

@@ -6,14 +6,18 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use hang::catalog::{AudioConfig, MOQ_EPOCH_UNIX_MILLIS, PRIORITY, VideoConfig};
+use hang::catalog::{AudioConfig, MOQ_EPOCH_UNIX_MILLIS, VideoConfig};
 use moq_lite::{Timestamp, broadcast};
 use moq_mux::{
     catalog::{self, Reserved},
     container::{Frame, Producer},
 };
 
-use super::{EncodedFrame, TrackConfig, cache::Cache, container::Wire};
+use super::{
+    cache::Cache,
+    container::Wire,
+    track::{EncodedFrame, TrackConfig},
+};
 
 /// How long the first catalog waits for tracks that were announced but not described yet.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
@@ -470,13 +474,9 @@ impl LocalBroadcast {
 
 impl Inner {
     fn mux(&self, name: &str, config: TrackConfig) -> Result<Mux, PublishTrackError> {
-        let priority = match &config {
-            TrackConfig::Video(_) => PRIORITY.video,
-            TrackConfig::Audio(_) => PRIORITY.audio,
-        };
         let track = self
             .broadcast
-            .create_track(name, self.catalog.track_info(priority))
+            .create_track(name, self.catalog.track_info(config.kind().priority()))
             .map_err(|error| match error {
                 moq_lite::Error::Duplicate => PublishTrackError::Duplicate(name.to_owned()),
                 _ => PublishTrackError::Ended,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use hang::catalog::PRIORITY;
+use hang::catalog::Catalog;
 use moq_lite::{
     bandwidth, broadcast,
     track::{Control, Subscription as Preferences},
@@ -10,8 +10,8 @@ use moq_lite::{
 use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{
-    Catalog, EncodedFrame, TrackConfig,
     container::{Groups, Wire},
+    track::{EncodedFrame, TrackConfig},
 };
 
 /// A broadcast of another machine. Cheap to clone; clones read independently.
@@ -151,11 +151,8 @@ impl RemoteBroadcast {
         config: &TrackConfig,
         max_age: Duration,
     ) -> Result<EncodedReader, SubscribeTrackError> {
-        let priority = match config {
-            TrackConfig::Video(_) => PRIORITY.video,
-            TrackConfig::Audio(_) => PRIORITY.audio,
-        };
-        self.subscribe_with(name, config, max_age, priority).await
+        self.subscribe_with(name, config, max_age, config.kind().priority())
+            .await
     }
 
     /// The same, with another priority than the kind of media has; higher ones are served first.

@@ -2,17 +2,9 @@
 
 use moq_mux::catalog::hang::Container;
 
-use super::{AudioConfig, Catalog, TrackConfig, VideoConfig};
+use hang::catalog::{AudioConfig, Catalog, VideoConfig};
 
-/// Whether renditions of the picture or of the sound are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MediaKind {
-    /// The picture.
-    #[default]
-    Video,
-    /// The sound.
-    Audio,
-}
+use super::track::{MediaKind, TrackConfig};
 
 /// One of the forms in which a broadcast has its picture or its sound.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,10 +49,7 @@ impl Rendition {
 
     /// Whether it is of the picture or of the sound.
     pub fn kind(&self) -> MediaKind {
-        match self.config {
-            TrackConfig::Video(_) => MediaKind::Video,
-            TrackConfig::Audio(_) => MediaKind::Audio,
-        }
+        self.config.kind()
     }
 
     /// Whether a decoder that was set up for `self` has to be set up anew for `other`. What the publisher measures as it

@@ -15,6 +15,8 @@ pub(super) use pipeline::{Capture, Intake, Tap, Time, stop};
 pub(super) use push::Link;
 pub use push::{AudioPusher, PushError, VideoPusher};
 
+use crate::broadcast::MediaKind;
+
 /// Where pictures come from.
 ///
 /// Nothing is opened before it is given to [`LocalVideo::set_source`](super::LocalVideo::set_source).
@@ -52,13 +54,6 @@ pub(super) enum Recipe {
     Uri(String),
     Description(String),
     Element(gst::Element),
-}
-
-/// Pictures or sound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Video,
-    Audio,
 }
 
 /// A source could not be opened, or failed later.
@@ -279,8 +274,8 @@ impl MediaSource {
             })
         };
         (
-            VideoSource(half(Kind::Video)),
-            AudioSource(half(Kind::Audio)),
+            VideoSource(half(MediaKind::Video)),
+            AudioSource(half(MediaKind::Audio)),
         )
     }
 }
@@ -420,7 +415,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Half {
     shared: Arc<Shared>,
-    kind: Kind,
+    kind: MediaKind,
     given: bool,
 }
 

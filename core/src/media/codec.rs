@@ -72,21 +72,12 @@ impl From<AudioCodec> for Codec {
 
 impl std::fmt::Display for VideoCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::H264 => "H.264",
-            Self::H265 => "H.265",
-            Self::Av1 => "AV1",
-            Self::Vp8 => "VP8",
-            Self::Vp9 => "VP9",
-        })
+        f.write_str(Codec::from(*self).title())
     }
 }
 
 impl std::fmt::Display for AudioCodec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Opus => "Opus",
-            Self::Aac => "AAC",
-        })
+        f.write_str(Codec::from(*self).title())
     }
 }

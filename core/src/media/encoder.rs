@@ -129,7 +129,7 @@ impl Wanted<'_> {
     ///
     /// One that the program named stands alone, whatever its rank.
     pub fn candidates(&self) -> Result<Vec<gst::ElementFactory>, EncoderError> {
-        let encoded = encoded_caps(self.codec);
+        let encoded = self.codec.encoded_caps();
         if let Some(name) = self.factory {
             let factory = gst::ElementFactory::find(name).ok_or_else(|| EncoderError::Unknown {
                 name: name.to_owned(),
@@ -163,39 +163,10 @@ impl Wanted<'_> {
         if found.is_empty() {
             return Err(EncoderError::NotInstalled {
                 codec: self.title.clone(),
-                package: package(self.codec),
+                package: self.codec.encoder_package(),
             });
         }
         Ok(found)
-    }
-}
-
-/// Where Debian and Ubuntu keep an encoder.
-fn package(codec: Codec) -> &'static str {
-    match codec {
-        Codec::H264 => "gstreamer1.0-plugins-ugly",
-        Codec::H265 | Codec::Av1 | Codec::Aac => "gstreamer1.0-plugins-bad",
-        Codec::Vp8 | Codec::Vp9 | Codec::Flac => "gstreamer1.0-plugins-good",
-        Codec::Opus => "gstreamer1.0-plugins-base",
-        Codec::Mp3 => "gstreamer1.0-plugins-good",
-    }
-}
-
-fn encoded_caps(codec: Codec) -> gst::Caps {
-    let caps = |name| gst::Caps::builder(name);
-    match codec {
-        Codec::H264 => caps("video/x-h264").build(),
-        Codec::H265 => caps("video/x-h265").build(),
-        Codec::Av1 => caps("video/x-av1").build(),
-        Codec::Vp8 => caps("video/x-vp8").build(),
-        Codec::Vp9 => caps("video/x-vp9").build(),
-        Codec::Opus => caps("audio/x-opus").build(),
-        Codec::Aac => caps("audio/mpeg").field("mpegversion", 4).build(),
-        Codec::Flac => caps("audio/x-flac").build(),
-        Codec::Mp3 => caps("audio/mpeg")
-            .field("mpegversion", 1)
-            .field("layer", 3)
-            .build(),
     }
 }
 

@@ -39,6 +39,7 @@
 
 mod branch;
 mod config;
+mod decode;
 mod frame;
 mod player;
 mod shown;
@@ -50,6 +51,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use config::Backend;
 pub use config::{AudioBackend, PlaybackConfig, Synchronisation, VideoOutput};
+pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
 pub use frame::{AudioSamples, MapError, VideoFrame};
 use gst::glib;
 use iroh::EndpointAddr;
@@ -61,7 +63,7 @@ use self::{
     slot::Slot,
     track::Shared,
 };
-use super::{Decoders, DefaultDecoders, InitError, init};
+use super::{InitError, init};
 use crate::{
     Live, RemoteBroadcast, Subscription,
     adaptive::{AdaptiveError, MediaKind, Quality, Rendition},

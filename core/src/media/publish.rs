@@ -13,9 +13,9 @@ use super::encode::fanout::{Hub, Setting, SharedTimeline};
 use super::ladder::plan::Plan;
 use super::{
     AudioEncoder, AudioPreset, AudioSource, EncoderError, InitError, SourceError, VideoEncoder,
-    VideoPreset, VideoSource, capture::Kind,
+    VideoPreset, VideoSource,
 };
-use crate::broadcast::{LocalBroadcast, PublishTrackError, TrackConfig};
+use crate::broadcast::{LocalBroadcast, MediaKind, PublishTrackError, TrackConfig};
 
 /// The sources of a broadcast, none at first.
 #[derive(Debug, Default)]
@@ -28,17 +28,17 @@ pub(crate) struct Slot {
 impl LocalBroadcast {
     /// The broadcast's pictures: a source, encoders, and the renditions they make.
     pub fn video(&self) -> LocalVideo {
-        let hub = self.media.video.get_or_init(|| self.hub(Kind::Video));
+        let hub = self.media.video.get_or_init(|| self.hub(MediaKind::Video));
         LocalVideo { hub: hub.clone() }
     }
 
     /// The broadcast's sound.
     pub fn audio(&self) -> LocalAudio {
-        let hub = self.media.audio.get_or_init(|| self.hub(Kind::Audio));
+        let hub = self.media.audio.get_or_init(|| self.hub(MediaKind::Audio));
         LocalAudio { hub: hub.clone() }
     }
 
-    fn hub(&self, kind: Kind) -> Arc<Hub> {
+    fn hub(&self, kind: MediaKind) -> Arc<Hub> {
         Hub::new(kind, self.tracks_only(), self.media.timeline.clone())
     }
 }

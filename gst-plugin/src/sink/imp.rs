@@ -5,12 +5,12 @@ use std::{
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    broadcast::{LocalTrack, PublishTrackError, TrackConfig, TrackReservation},
-    media::caps::Codec,
+    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig, TrackReservation},
+    media::caps::{Codec, sink_caps},
 };
 
 use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::{network::NetworkSettings, notifier::Notifier, templates};
+use crate::{network::NetworkSettings, notifier::Notifier};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -196,8 +196,8 @@ impl ElementImpl for IrohLiveSink {
                 .expect("the templates are well-formed")
             };
             vec![
-                template("video_%u", templates::video_sink_caps()),
-                template("audio_%u", templates::audio_sink_caps()),
+                template("video_%u", sink_caps(MediaKind::Video)),
+                template("audio_%u", sink_caps(MediaKind::Audio)),
             ]
         });
         TEMPLATES.as_ref()

@@ -8,12 +8,11 @@ use std::sync::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
     EncodedFrame,
-    broadcast::{LocalTrack, TrackReservation, WriteError},
+    broadcast::{LocalTrack, MediaKind, TrackReservation, WriteError},
     media::caps::{self, Codec},
 };
 
 use super::{Sync, imp};
-use crate::templates;
 
 /// So many buffers in a row that nothing comes of are no stream that begins in the middle: they are something else.
 const UNPARSABLE: u64 = 1200;
@@ -185,19 +184,19 @@ impl Pad {
                 self.appsink.set_caps(None);
                 self.target(appsink_pad).map_err(failed)?;
             }
-            Some((factory, form)) => {
+            Some(factory) => {
                 let parser = gst::ElementFactory::make(factory).build().map_err(|_| {
                     gst::error_msg!(
                         gst::CoreError::MissingPlugin,
                         ("Pad {pad}: the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good")
                     )
                 })?;
-                if parser.has_property("config-interval") {
-                    // Parameter sets with each key frame, so that a viewer can begin at any.
-                    parser.set_property("config-interval", -1);
+                for (name, value) in codec.parser_settings() {
+                    if parser.has_property(name) {
+                        parser.set_property_from_str(name, value);
+                    }
                 }
-                let form = form.parse::<gst::Caps>().map_err(failed)?;
-                self.appsink.set_caps(Some(&form));
+                self.appsink.set_caps(Some(&codec.wire_caps()));
                 bin.add(&parser).map_err(failed)?;
                 parser.link(&self.appsink).map_err(failed)?;
                 parser.sync_state_with_parent().map_err(failed)?;
@@ -448,8 +447,8 @@ fn sink_query(
     query: &mut gst::QueryRef,
 ) -> bool {
     let all = || {
-        let mut all = templates::video_sink_caps();
-        all.merge(templates::audio_sink_caps());
+        let mut all = caps::sink_caps(MediaKind::Video);
+        all.merge(caps::sink_caps(MediaKind::Audio));
         all
     };
     match query.view_mut() {

@@ -5,7 +5,10 @@ use std::{
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    Live, LiveTicket, TrackConfig, media::receive::feed::Timeline, transport::MoqSession,
+    Live, LiveTicket, TrackConfig,
+    broadcast::MediaKind,
+    media::{caps::src_caps, receive::feed::Timeline},
+    transport::MoqSession,
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +19,7 @@ use super::{
     session::{self, Run},
     track::Track,
 };
-use crate::{network::NetworkSettings, runtime, templates};
+use crate::{network::NetworkSettings, runtime};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -230,8 +233,8 @@ impl ElementImpl for IrohLiveSrc {
                 .expect("the templates are well-formed")
             };
             vec![
-                template("video_%u", templates::video_src_caps()),
-                template("audio_%u", templates::audio_src_caps()),
+                template("video_%u", src_caps(MediaKind::Video)),
+                template("audio_%u", src_caps(MediaKind::Audio)),
             ]
         });
         TEMPLATES.as_ref()

@@ -7,7 +7,8 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-use super::{Format, Kind, Recipe, SourceError, elements, make};
+use super::{Format, Recipe, SourceError, elements, make};
+use crate::broadcast::MediaKind;
 
 /// When something was captured.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,7 @@ pub(in crate::media) trait Intake: Send + Sync {
 /// Where captured media of one kind goes.
 #[derive(Clone)]
 pub(in crate::media) struct Tap {
-    pub kind: Kind,
+    pub kind: MediaKind,
     pub epoch: u64,
     pub intake: Weak<dyn Intake>,
 }
@@ -249,15 +250,15 @@ impl Router {
     }
 
     /// Whether it is raw media, and which.
-    fn kind_of(&self, caps: &gst::Caps) -> Option<Kind> {
+    fn kind_of(&self, caps: &gst::Caps) -> Option<MediaKind> {
         if caps.is_any()
             && let [only] = self.taps.as_slice()
         {
             return Some(only.kind);
         }
         caps.iter().find_map(|caps| match caps.name().as_str() {
-            "video/x-raw" => Some(Kind::Video),
-            "audio/x-raw" => Some(Kind::Audio),
+            "video/x-raw" => Some(MediaKind::Video),
+            "audio/x-raw" => Some(MediaKind::Audio),
             _ => None,
         })
     }
@@ -269,7 +270,7 @@ impl Router {
             row.push(make("queue", "libgstreamer1.0-0")?);
         }
         let name = match tap.kind {
-            Kind::Video => {
+            MediaKind::Video => {
                 if self.deinterlace
                     && let Ok(element) = gst::ElementFactory::make("deinterlace").build()
                 {
@@ -277,7 +278,7 @@ impl Router {
                 }
                 "video/x-raw"
             }
-            Kind::Audio => {
+            MediaKind::Audio => {
                 row.push(make("audioconvert", "gstreamer1.0-plugins-base")?);
                 "audio/x-raw"
             }
@@ -285,13 +286,13 @@ impl Router {
         let raw = gst::Caps::builder(name);
         let caps = match tap.kind {
             // Where the source can choose, what encoders take as it is.
-            Kind::Video => {
+            MediaKind::Video => {
                 let formats = gst::List::new(["I420", "NV12", "YV12", "YUY2", "UYVY"]);
                 let mut caps = raw.field("format", formats).build();
                 caps.merge(gst::Caps::builder(name).build());
                 caps
             }
-            Kind::Audio => raw.field("layout", "interleaved").build(),
+            MediaKind::Audio => raw.field("layout", "interleaved").build(),
         };
         let sink = gst_app::AppSink::builder()
             .caps(&caps)
@@ -334,8 +335,8 @@ impl Router {
                     });
                 self.miss(|kind| {
                     !types.contains(match kind {
-                        Kind::Video => gst::StreamType::VIDEO,
-                        Kind::Audio => gst::StreamType::AUDIO,
+                        MediaKind::Video => gst::StreamType::VIDEO,
+                        MediaKind::Audio => gst::StreamType::AUDIO,
                     })
                 });
             }
@@ -345,7 +346,7 @@ impl Router {
     }
 
     /// Those for whom nothing will come hear of it.
-    fn miss(&self, hopeless: impl Fn(Kind) -> bool) {
+    fn miss(&self, hopeless: impl Fn(MediaKind) -> bool) {
         let missed: Vec<_> = {
             let mut state = self.state();
             let (missed, free) = std::mem::take(&mut state.free)
@@ -356,8 +357,8 @@ impl Router {
         };
         for tap in missed {
             tap.failed(SourceError::Nothing(match tap.kind {
-                Kind::Video => "pictures",
-                Kind::Audio => "sound",
+                MediaKind::Video => "pictures",
+                MediaKind::Audio => "sound",
             }));
         }
     }

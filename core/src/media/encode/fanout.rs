@@ -12,10 +12,10 @@ use super::{
     writer::Output,
 };
 use crate::{
-    broadcast::{LocalBroadcast, Timeline, TrackReservation},
+    broadcast::{LocalBroadcast, MediaKind, Timeline, TrackReservation},
     media::{
         caps::Codec,
-        capture::{Intake, Kind, Origin, Running, SourceError, Tap, Time},
+        capture::{Intake, Origin, Running, SourceError, Tap, Time},
         encoder::Wanted,
         ladder::{gate::share, plan::Plan},
         publish::{CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus},
@@ -30,7 +30,7 @@ pub(in crate::media) type SharedTimeline = Arc<Mutex<Timeline>>;
 
 #[derive(Debug)]
 pub(in crate::media) struct Hub {
-    kind: Kind,
+    kind: MediaKind,
     broadcast: LocalBroadcast,
     timeline: SharedTimeline,
     state: Mutex<State>,
@@ -92,7 +92,7 @@ impl Setting {
 }
 
 impl Hub {
-    pub fn new(kind: Kind, broadcast: LocalBroadcast, timeline: SharedTimeline) -> Arc<Self> {
+    pub fn new(kind: MediaKind, broadcast: LocalBroadcast, timeline: SharedTimeline) -> Arc<Self> {
         Arc::new(Self {
             kind,
             broadcast,
@@ -230,7 +230,7 @@ impl Hub {
     pub fn set_enabled(&self, enabled: bool) {
         let mut state = self.state();
         state.enabled = enabled;
-        if self.kind == Kind::Video {
+        if self.kind == MediaKind::Video {
             for rendition in &mut state.renditions {
                 rendition.set_enabled(enabled);
             }
@@ -302,7 +302,7 @@ impl Hub {
                         job.bitrate,
                     );
                     let mut rendition = Rendition::new(job, output, setting.candidates.clone());
-                    rendition.set_enabled(state.enabled || self.kind == Kind::Audio);
+                    rendition.set_enabled(state.enabled || self.kind == MediaKind::Audio);
                     state.renditions.push(rendition);
                 }
             }
@@ -336,7 +336,7 @@ impl Hub {
     }
 
     fn show(&self, caps: &gst::Caps, buffer: &gst::Buffer, timestamp: Duration) {
-        if self.kind == Kind::Audio {
+        if self.kind == MediaKind::Audio {
             return;
         }
         if self.preview.receiver_count() > 0 {
@@ -367,7 +367,7 @@ impl Intake for Hub {
         }) else {
             return true;
         };
-        if self.kind == Kind::Video && state.last.is_some_and(|last| timestamp <= last) {
+        if self.kind == MediaKind::Video && state.last.is_some_and(|last| timestamp <= last) {
             return true;
         }
         state.last = Some(timestamp);
@@ -379,7 +379,7 @@ impl Intake for Hub {
             state.caps = Some(caps.clone());
             self.configure(&mut state, caps);
         }
-        let silence = (self.kind == Kind::Audio && !state.enabled)
+        let silence = (self.kind == MediaKind::Audio && !state.enabled)
             .then(|| silent(caps, buffer))
             .flatten();
         let buffer = silence.as_ref().unwrap_or(buffer);

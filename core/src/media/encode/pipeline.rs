@@ -11,7 +11,11 @@ use std::{
 use gst::{glib, prelude::*};
 
 use super::writer::Output;
-use crate::media::{caps::Codec, capture, encoder::Tuned};
+use crate::media::{
+    caps::Codec,
+    capture,
+    encoder::{Tuned, set},
+};
 
 /// So many frames without anything coming of them, and the encoder hangs.
 const SILENCE: u64 = 300;
@@ -150,14 +154,13 @@ impl Encoder {
             .build()?;
         row.push(filter);
         row.push(self.tuned.element.clone());
-        if let Some((parser, form)) = codec.parser() {
+        if let Some(parser) = codec.parser() {
             let parser = gst::ElementFactory::make(parser).build()?;
-            if parser.has_property("config-interval") {
-                // Parameter sets with each key frame, so that a viewer can begin at any.
-                parser.set_property("config-interval", -1);
+            for (name, value) in codec.parser_settings() {
+                set(&parser, name, value);
             }
             row.push(parser);
-            sink.set_caps(Some(&form.parse::<gst::Caps>()?));
+            sink.set_caps(Some(&codec.wire_caps()));
         }
         row.push(sink.upcast());
         self.pipeline.add_many(&row)?;

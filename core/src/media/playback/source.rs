@@ -5,13 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{PlaybackError, player::Player, track::Shared};
+use super::{PlaybackError, decode::package, player::Player, track::Shared};
 use crate::{
     adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveReader, MediaKind, Rendition},
     broadcast::{Catalog, CatalogWatch},
     media::{
         caps::track_caps,
-        decode::package,
         receive::{
             Playable,
             feed::{FeedFrame, FrameSource, Subscribed},

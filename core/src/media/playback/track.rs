@@ -13,16 +13,14 @@ use tokio::{
 use super::{
     PlaybackError,
     branch::{Branch, Failure, Output, Plan, Progress, set_volume},
+    decode::{Attempts, package},
     player::{Part, Player, Report},
     shown::Shown,
     source::{Source, same_codec},
 };
 use crate::{
     adaptive::{AdaptiveControl, AdaptiveError, MediaKind, Quality, Rendition},
-    media::{
-        decode::{Attempts, package},
-        receive::feed::FeedEnd,
-    },
+    media::receive::feed::FeedEnd,
     retry::Backoff,
 };
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::caps::Codec;
+use crate::media::caps::Codec;
 
 /// Chooses the decoders for a stream.
 ///
@@ -67,7 +67,7 @@ fn installed(caps: &gst::Caps, hardware: bool) -> Vec<String> {
             let parser = match &parsed {
                 _ if factory.can_sink_all_caps(&stream) => None,
                 None if factory.can_sink_any_caps(&stream) => None,
-                Some(parsed) if factory.can_sink_any_caps(parsed) => parser.map(|(name, _)| name),
+                Some(parsed) if factory.can_sink_any_caps(parsed) => parser,
                 _ => return None,
             };
             Some((in_hardware, factory, parser))
@@ -137,15 +137,7 @@ fn with_settings(factory: &gst::ElementFactory) -> String {
 /// What the codec is called, and the package of Debian and Ubuntu that decodes it.
 pub(super) fn package(caps: &gst::CapsRef) -> (&'static str, &'static str) {
     match Codec::of(caps) {
-        Ok(Codec::H264) => ("H.264", "gstreamer1.0-libav"),
-        Ok(Codec::H265) => ("H.265", "gstreamer1.0-libav"),
-        Ok(Codec::Av1) => ("AV1", "gstreamer1.0-plugins-bad"),
-        Ok(Codec::Vp8) => ("VP8", "gstreamer1.0-plugins-good"),
-        Ok(Codec::Vp9) => ("VP9", "gstreamer1.0-plugins-good"),
-        Ok(Codec::Opus) => ("Opus", "gstreamer1.0-plugins-base"),
-        Ok(Codec::Aac) => ("AAC", "gstreamer1.0-libav"),
-        Ok(Codec::Flac) => ("FLAC", "gstreamer1.0-plugins-good"),
-        Ok(Codec::Mp3) => ("MP3", "gstreamer1.0-plugins-good"),
+        Ok(codec) => (codec.title(), codec.decoder_package()),
         Err(_) => ("this codec", "gstreamer1.0-plugins-bad"),
     }
 }
