@@ -28,7 +28,7 @@ pub use adaptive::{AdaptiveConfig, AdaptiveReader, Quality};
 pub use broadcast::{EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig};
 pub use call::{CALL_BROADCAST_NAME, Call, CallError, IncomingCall, IncomingCalls};
 pub use iroh;
-pub use live::{FromEnvError, Live, LiveBuilder};
+pub use live::{FromEnvError, Live, LiveBuilder, TicketWatcher};
 pub use moq_lite;
 pub use signals::{NetStats, NetworkSignals};
 pub use subscription::{SubscribeError, Subscription};

@@ -1,9 +1,13 @@
 //! The entry point.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use iroh::{
-    Endpoint, EndpointAddr,
+    Endpoint, EndpointAddr, Watcher,
     protocol::{Router, RouterBuilder},
 };
 use iroh_gossip::net::Gossip;
@@ -17,7 +21,7 @@ use crate::{
     util::{SecretKeyError, secret_key_from_env},
 };
 
-/// How long a ticket waits for a relay.
+/// How long the first ticket waits for a relay.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Live media on one endpoint: publish, subscribe. Cheap to clone.
@@ -52,6 +56,12 @@ pub struct Live {
     /// The gossip instance is this one's to shut down.
     own_gossip: bool,
     router: Option<Router>,
+    online_timeout: Duration,
+}
+
+/// The ticket of a broadcast, again each time that it changes; see [`Live::watch_ticket`].
+pub struct TicketWatcher {
+    tickets: BoxStream<'static, LiveTicket>,
 }
 
 /// Makes a [`Live`].
@@ -61,6 +71,7 @@ pub struct LiveBuilder {
     policy: Policy,
     router: bool,
     gossip: GossipChoice,
+    online_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -106,6 +117,7 @@ impl Live {
             policy: Policy::default(),
             router: false,
             gossip: GossipChoice::None,
+            online_timeout: ONLINE_TIMEOUT,
         }
     }
 
@@ -163,20 +175,46 @@ impl Live {
         Ok(Subscription::new(session, broadcast))
     }
 
-    /// The ticket of a broadcast of this endpoint.
-    ///
-    /// Waits until a relay is there, so that the ticket can be used from everywhere, but no longer than two seconds:
-    /// without one it still serves on networks where both ends see each other. An endpoint does not say whether it has any
-    /// relays; where it has none, [`LiveTicket::new`] gives the same at once. Addresses change; [`Endpoint::watch_addr`]
-    /// says when. Cancel safe.
+    /// The ticket of a broadcast of this endpoint: the first one that [`watch_ticket`](Self::watch_ticket) gives. Cancel
+    /// safe.
     ///
     /// # Errors
     /// [`ParseTicketError`] when the name cannot be part of a ticket, as when it is too long.
     pub async fn ticket(&self, name: &str) -> Result<LiveTicket, ParseTicketError> {
-        let _ = tokio::time::timeout(ONLINE_TIMEOUT, self.endpoint.online()).await;
-        let ticket = LiveTicket::new(self.endpoint.addr(), name);
-        ticket.check()?;
-        Ok(ticket)
+        let first = self.watch_ticket(name)?.next().await;
+        // There is none where the endpoint was closed before.
+        Ok(first.unwrap_or_else(|| LiveTicket::new(self.endpoint.addr(), name)))
+    }
+
+    /// Follows the ticket of a broadcast of this endpoint, whether it is published yet or not.
+    ///
+    /// The first ticket comes when a relay is connected, so that it can be used from everywhere, and after two seconds
+    /// without one ([`LiveBuilder::online_timeout`]): it then still serves on networks where both ends see each other,
+    /// and names no address at all on a machine without a network. After that comes a new one whenever the endpoint's
+    /// addresses or its relay change; one that nobody waited for is left out for the next.
+    ///
+    /// # Errors
+    /// [`ParseTicketError`] when the name cannot be part of a ticket, as when it is too long.
+    pub fn watch_ticket(&self, name: &str) -> Result<TicketWatcher, ParseTicketError> {
+        LiveTicket::new(self.endpoint.id(), name).check()?;
+        let (endpoint, timeout) = (self.endpoint.clone(), self.online_timeout);
+        let online = async move {
+            let _ = tokio::time::timeout(timeout, endpoint.online()).await;
+        };
+        let addresses = self.endpoint.watch_addr();
+        let name = name.to_owned();
+        let tickets = stream::once(online)
+            .flat_map(move |()| addresses.clone().stream())
+            .map(move |address| LiveTicket::new(address, name.as_str()))
+            .scan(None, |last, ticket| {
+                let is_new = last.replace(ticket.clone()).as_ref() != Some(&ticket);
+                std::future::ready(Some(is_new.then_some(ticket)))
+            })
+            .filter_map(std::future::ready)
+            .take_until(self.endpoint.closed());
+        Ok(TicketWatcher {
+            tickets: tickets.boxed(),
+        })
     }
 
     /// The endpoint.
@@ -215,6 +253,19 @@ impl Live {
     }
 }
 
+impl TicketWatcher {
+    /// The next ticket; `None` when the endpoint was closed. Cancel safe.
+    pub async fn next(&mut self) -> Option<LiveTicket> {
+        self.tickets.next().await
+    }
+}
+
+impl fmt::Debug for TicketWatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketWatcher").finish_non_exhaustive()
+    }
+}
+
 impl LiveBuilder {
     /// Accepts sessions of peers. Without it, or a router of your own, this side can only dial.
     pub fn with_router(mut self) -> Self {
@@ -225,6 +276,14 @@ impl LiveBuilder {
     /// Decides who may connect and who may watch what; without it everyone who has a ticket may.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// How long the first ticket waits for a relay, instead of two seconds.
+    ///
+    /// An endpoint does not say whether it has any relays: where it has none, make this zero.
+    pub fn online_timeout(mut self, timeout: Duration) -> Self {
+        self.online_timeout = timeout;
         self
     }
 
@@ -254,11 +313,77 @@ impl LiveBuilder {
             gossip,
             own_gossip,
             router: None,
+            online_timeout: self.online_timeout,
         };
         if self.router {
             let router = Router::builder(live.endpoint.clone());
             live.router = Some(live.register_protocols(router).spawn());
         }
         live
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(300);
+
+    /// On an endpoint that has no relays.
+    async fn local(online_timeout: Duration) -> Live {
+        let mut config = EndpointConfig::local();
+        config.bind = Some(([127, 0, 0, 1], 0).into());
+        let endpoint = config.bind().await.unwrap();
+        Live::builder(endpoint)
+            .online_timeout(online_timeout)
+            .spawn()
+    }
+
+    #[tokio::test]
+    async fn a_ticket_follows_the_addresses_and_ends_with_the_endpoint() {
+        let live = local(Duration::ZERO).await;
+        let mut watcher = live.watch_ticket("stream").unwrap();
+        let first = watcher.next().await.unwrap();
+        assert_eq!(first.name(), "stream");
+        let other = ([192, 0, 2, 7], 4433).into();
+        live.endpoint().add_external_addr(other).await;
+        // The endpoint may find other addresses of its own in between.
+        let mut last = first;
+        while !last.addr().ip_addrs().any(|address| *address == other) {
+            let next = watcher.next().await.unwrap();
+            assert_ne!(next, last, "the same ticket twice");
+            last = next;
+        }
+        live.shutdown().await;
+        while watcher.next().await.is_some() {}
+        assert!(live.ticket("stream").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_a_relay_the_first_ticket_waits_no_longer_than_it_is_told() {
+        let live = local(WAIT).await;
+        let start = Instant::now();
+        let mut watcher = live.watch_ticket("stream").unwrap();
+        // Whoever breaks off and asks again does not begin anew.
+        while tokio::time::timeout(WAIT / 4, watcher.next())
+            .await
+            .is_err()
+        {}
+        assert!(start.elapsed() >= WAIT);
+        live.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_name_that_fits_no_ticket_is_an_error_at_once() {
+        let live = local(Duration::ZERO).await;
+        let long = "a".repeat(LiveTicket::MAX_LEN);
+        assert!(matches!(
+            live.watch_ticket(&long),
+            Err(ParseTicketError::TooLong(_))
+        ));
+        assert!(live.ticket("").await.is_err());
+        live.shutdown().await;
     }
 }

@@ -1,19 +1,13 @@
 //! What both elements let a user set of the network: identity, relays, address lookup.
 
-use std::{
-    fs::OpenOptions,
-    io::{ErrorKind, Read, Write},
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use gst::{glib, prelude::*};
 use iroh_live::{
     Live,
     endpoint::{AddressLookup, EndpointConfig, Relays},
     iroh::{RelayUrl, SecretKey},
-    util::{SECRET_ENV, format_secret_key, parse_secret_key},
+    util::{SECRET_ENV, SecretKeyError, parse_secret_key, secret_key_from_file, secret_key_in_env},
 };
 
 use crate::runtime;
@@ -143,6 +137,7 @@ impl NetworkSettings {
     /// waited for.
     pub(crate) fn open(&self, accept: bool) -> Result<Live, gst::ErrorMessage> {
         let config = self.endpoint_config()?;
+        let has_relays = self.relay_mode != RelayMode::Disabled;
         runtime::block_on(async move {
             let endpoint = config.bind().await.map_err(|error| {
                 gst::error_msg!(
@@ -150,18 +145,16 @@ impl NetworkSettings {
                     ("The network cannot be used: {error}. Choose another bind-address, or leave it unset")
                 )
             })?;
-            let builder = Live::builder(endpoint);
+            let mut builder = Live::builder(endpoint);
+            if !has_relays {
+                builder = builder.online_timeout(Duration::ZERO);
+            }
             Ok(if accept {
                 builder.with_router().spawn()
             } else {
                 builder.spawn()
             })
         })?
-    }
-
-    /// Whether there are relays to wait for before the ticket is made.
-    pub(crate) fn has_relays(&self) -> bool {
-        self.relay_mode != RelayMode::Disabled
     }
 
     fn endpoint_config(&self) -> Result<EndpointConfig, gst::ErrorMessage> {
@@ -205,50 +198,20 @@ impl NetworkSettings {
     }
 
     fn identity(&self) -> Result<Option<SecretKey>, gst::ErrorMessage> {
-        let parse = |from: &str, text: &str| {
-            parse_secret_key(text)
-                .map(Some)
-                .map_err(|error| gst::error_msg!(gst::ResourceError::Settings, ("{from}: {error}")))
+        let (from, key) = if let Some(text) = &self.secret_key {
+            ("secret-key", parse_secret_key(text).map(Some))
+        } else if let Some(path) = &self.secret_key_location {
+            ("secret-key-location", secret_key_from_file(path).map(Some))
+        } else {
+            (SECRET_ENV, secret_key_in_env())
         };
-        if let Some(text) = &self.secret_key {
-            return parse("secret-key", text);
-        }
-        if let Some(path) = &self.secret_key_location {
-            let text = key_file(Path::new(path)).map_err(|error| {
-                gst::error_msg!(
-                    gst::ResourceError::Read,
-                    ("The key file {path} cannot be used: {error}. Name a file that you can read and write")
-                )
-            })?;
-            return parse(path, &text);
-        }
-        match std::env::var(SECRET_ENV) {
-            Ok(text) => parse(SECRET_ENV, &text),
-            Err(_) => Ok(None),
-        }
+        key.map_err(|error| match error {
+            SecretKeyError::File { .. } => {
+                gst::error_msg!(gst::ResourceError::Read, ("{from}: {error}"))
+            }
+            error => gst::error_msg!(gst::ResourceError::Settings, ("{from}: {error}")),
+        })
     }
-}
-
-/// The text of the key file, which is made with a new key if it does not exist.
-fn key_file(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    match OpenOptions::new().read(true).open(path) {
-        Ok(file) => {
-            // A key is short; what is longer is another file.
-            file.take(4096).read_to_string(&mut text)?;
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            text = format_secret_key(&SecretKey::generate()) + "\n";
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?;
-            file.write_all(text.as_bytes())?;
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(text)
 }
 
 /// `ADDRESS:PORT`, or `:PORT` for all addresses.
@@ -279,19 +242,5 @@ mod tests {
         );
         assert_eq!(parse_bind("[::1]:1").unwrap(), "[::1]:1".parse().unwrap());
         assert!(parse_bind("example.com").is_err());
-    }
-
-    #[test]
-    fn a_key_file_is_made_once_and_is_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let path = std::env::temp_dir().join(format!("irohlive-key-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        let first = key_file(&path).unwrap();
-        let second = key_file(&path).unwrap();
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(first, second);
-        assert_eq!(mode & 0o777, 0o600);
-        assert!(parse_secret_key(&first).is_ok());
     }
 }

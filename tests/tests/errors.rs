@@ -225,13 +225,13 @@ fn a_key_file_that_cannot_be_read() {
     says(
         &error,
         gst::ResourceError::Read,
-        &[&folder, "Name a file that you can read and write"],
+        &[&folder, "name a file that this program can read and write"],
     );
     let error = sink_failure(&format!("secret-key-location={folder}/none/key"));
     says(
         &error,
         gst::ResourceError::Read,
-        &["none/key", "Name a file"],
+        &["none/key", "name a file"],
     );
     // A file that has something else in it.
     let file = test.file("notes");
@@ -241,6 +241,17 @@ fn a_key_file_that_cannot_be_read() {
         &error,
         gst::ResourceError::Settings,
         &[&file, "64 hexadecimal digits"],
+    );
+}
+
+#[test]
+fn a_name_that_fits_no_ticket() {
+    let _test = start();
+    let error = sink_failure(&format!("broadcast={}", "x".repeat(3000)));
+    says(
+        &error,
+        gst::ResourceError::Settings,
+        &["too long", "Set the property broadcast to another name"],
     );
 }
 

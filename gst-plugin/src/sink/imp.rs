@@ -351,7 +351,6 @@ impl IrohLiveSink {
                 &self.notifier,
                 live,
                 self.broadcast_name(),
-                settings.network.has_relays(),
                 settings.ticket_location,
             )
         });

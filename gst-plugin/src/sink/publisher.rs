@@ -9,18 +9,13 @@ use std::{
 
 use gst::{glib, prelude::*};
 use iroh_live::{
-    Live, LiveTicket, LocalBroadcast,
-    broadcast::Timeline,
-    iroh::{EndpointId, Watcher},
+    Live, LocalBroadcast, TicketWatcher, broadcast::Timeline, iroh::EndpointId,
     transport::MoqSession,
 };
 use tokio::task::JoinSet;
 
 use super::{IrohLiveSink, Status};
 use crate::{notifier::Notifier, runtime};
-
-/// How long the ticket waits for a relay, so that it can be reached from everywhere.
-const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What lives from READY to NULL.
 pub(super) struct Publisher {
@@ -43,18 +38,23 @@ impl Publisher {
         notifier: &Notifier,
         live: Live,
         name: String,
-        wait_online: bool,
         ticket_location: Option<PathBuf>,
     ) -> Result<Self, gst::ErrorMessage> {
-        let runtime = runtime::runtime()?;
-        let _guard = runtime.enter();
+        let tickets = live.watch_ticket(&name).map_err(|error| {
+            // Nothing but this closes the endpoint, and lets go of its port.
+            let live = live.clone();
+            let _ = runtime::block_on(async move { live.shutdown().await });
+            gst::error_msg!(
+                gst::ResourceError::Settings,
+                ("No ticket can be made: {error}. Set the property broadcast to another name")
+            )
+        })?;
+        let _guard = runtime::runtime()?.enter();
         let mut tasks = JoinSet::new();
         tasks.spawn(announce(
             element.downgrade(),
             notifier.clone(),
-            live.clone(),
-            name.clone(),
-            wait_online,
+            tickets,
             ticket_location,
         ));
         tasks.spawn(count_subscribers(
@@ -171,77 +171,45 @@ fn session_stats(session: &MoqSession) -> gst::Structure {
         .build()
 }
 
-/// Makes the ticket as soon as it is known how this end is reached, and again when that changes.
+/// Says the ticket as soon as it is known how this end is reached, and again when that changes.
 async fn announce(
     element: glib::WeakRef<IrohLiveSink>,
     notifier: Notifier,
-    live: Live,
-    name: String,
-    wait_online: bool,
+    mut tickets: TicketWatcher,
     location: Option<PathBuf>,
 ) {
-    let endpoint = live.endpoint();
-    if wait_online {
-        // Without a relay the ticket still serves on networks where both ends see each other.
-        let _ = tokio::time::timeout(ONLINE_TIMEOUT, endpoint.online()).await;
-    }
-    let mut addresses = endpoint.watch_addr();
-    let mut address = addresses.get();
-    let mut last = String::new();
-    let fail = |message: gst::ErrorMessage| {
-        let element = element.clone();
-        notifier.call(move || {
-            if let Some(element) = element.upgrade() {
-                element.post_error_message(message);
-            }
-        });
-    };
-    if address.is_empty() {
-        let element = element.clone();
-        notifier.call(move || {
-            if let Some(element) = element.upgrade() {
-                gst::element_warning!(
-                    element,
-                    gst::ResourceError::Settings,
-                    ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
-                );
-            }
-        });
-    }
-    loop {
-        let ticket = LiveTicket::new(address, name.as_str());
-        if let Err(error) = ticket.check() {
-            let text = format!(
-                "No ticket can be made: {error}. Set the property broadcast to another name"
-            );
-            fail(gst::error_msg!(gst::ResourceError::Settings, ("{text}")));
-            return;
-        }
-        let ticket = ticket.to_string();
-        if ticket != last {
-            last.clone_from(&ticket);
-            if let Some(location) = &location
-                && let Err(error) = write_ticket(location, &ticket)
-            {
-                let text = format!(
-                    "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
-                    location.display()
-                );
-                fail(gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")));
-            }
-            let element = element.clone();
-            notifier
-                .run(move || {
-                    if let Some(element) = element.upgrade() {
-                        element.set_ticket(ticket);
-                    }
-                })
-                .await;
-        }
-        match addresses.updated().await {
-            Ok(new) => address = new,
-            Err(_) => return,
-        }
+    let mut is_first = true;
+    while let Some(ticket) = tickets.next().await {
+        let has_no_address = std::mem::take(&mut is_first) && ticket.addr().is_empty();
+        let (element, location) = (element.clone(), location.clone());
+        notifier
+            .run(move || {
+                let Some(element) = element.upgrade() else {
+                    return;
+                };
+                if has_no_address {
+                    gst::element_warning!(
+                        element,
+                        gst::ResourceError::Settings,
+                        ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
+                    );
+                }
+                let ticket = ticket.to_string();
+                if let Some(location) = &location
+                    && let Err(error) = write_ticket(location, &ticket)
+                {
+                    gst::element_error!(
+                        element,
+                        gst::ResourceError::OpenWrite,
+                        (
+                            "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
+                            location.display()
+                        )
+                    );
+                }
+                element.set_ticket(ticket);
+            })
+            .await;
     }
 }
 
