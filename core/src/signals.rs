@@ -1,15 +1,19 @@
 //! What a connection says of the network, for whoever adapts to it and for whoever looks at it.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, WeakConnectionHandle};
 use moq_lite::bandwidth;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug_span};
+use tracing::{Instrument, Span, debug_span};
 
 use crate::transport::{PathInfo, PathKind};
 
@@ -17,6 +21,9 @@ use crate::transport::{PathInfo, PathKind};
 pub const INTERVAL: Duration = Duration::from_millis(200);
 
 /// The state of a connection over the last [`INTERVAL`].
+///
+/// What is taken first, when nothing has passed yet, has the round-trip time and the bandwidth as they stand, and no
+/// rates and no loss. While [`path`](Self::path) is [`PathKind::None`] nothing was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct NetworkSignals {
@@ -50,8 +57,14 @@ pub struct NetworkSignals {
 #[derive(Debug, Default)]
 pub struct SignalMeter {
     last: Option<Sample>,
+    /// The paths that were in use before, as they were left, the latest last: when one of them is used again, its counters
+    /// go on from there.
+    left: VecDeque<PathInfo>,
     congestion_events: u64,
 }
+
+/// How many paths are remembered. A connection has a handful at a time.
+const PATHS: usize = 8;
 
 /// The counters of a connection at one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -93,16 +106,7 @@ impl SignalMeter {
             path: path.kind,
             ..NetworkSignals::default()
         };
-        if let Some(last) = &self.last {
-            // The counters of another path have nothing to do with those of the last one.
-            let same = last.path.kind == path.kind && last.path.address == path.address;
-            let since = |now: u64, before: u64| now.saturating_sub(if same { before } else { 0 });
-            let sent = since(path.sent_packets, last.path.sent_packets);
-            let lost = since(path.lost_packets, last.path.lost_packets);
-            if sent + lost > 0 {
-                signals.loss_rate = lost as f64 / (sent + lost) as f64;
-            }
-            self.congestion_events += since(path.congestion_events, last.path.congestion_events);
+        if let Some(last) = self.last.take() {
             let elapsed = sample.at.saturating_sub(last.at).as_secs_f64();
             if elapsed > 0.0 {
                 let rate =
@@ -110,12 +114,37 @@ impl SignalMeter {
                 signals.receive_rate = rate(sample.received_bytes, last.received_bytes);
                 signals.send_rate = rate(sample.sent_bytes, last.sent_bytes);
             }
+            let before = self.before(path, last.path);
+            let sent = path.sent_packets.saturating_sub(before.sent_packets);
+            let lost = path.lost_packets.saturating_sub(before.lost_packets);
+            if sent + lost > 0 {
+                signals.loss_rate = lost as f64 / (sent + lost) as f64;
+            }
+            self.congestion_events += path
+                .congestion_events
+                .saturating_sub(before.congestion_events);
         } else {
             self.congestion_events = path.congestion_events;
         }
         signals.congestion_events = self.congestion_events;
         self.last = Some(sample);
         signals
+    }
+
+    /// The counters of `path` when they were looked at last. Those of another path have nothing to do with them; a path
+    /// that was never in use begins at zero.
+    fn before(&mut self, path: &PathInfo, last: PathInfo) -> PathInfo {
+        if last.is_same_path(path) {
+            return last;
+        }
+        if self.left.len() == PATHS {
+            self.left.pop_front();
+        }
+        self.left.push_back(last);
+        let known = self.left.iter().position(|left| left.is_same_path(path));
+        known
+            .and_then(|at| self.left.remove(at))
+            .unwrap_or_default()
     }
 }
 
@@ -148,8 +177,9 @@ pub fn spawn_signal_producer(
     connection: &Connection,
     shutdown: CancellationToken,
 ) -> watch::Receiver<NetworkSignals> {
-    let (sender, receiver) = watch::channel(NetworkSignals::default());
-    spawn_sampler(connection, None, shutdown, move |_, signals| {
+    let sampler = Sampler::new(connection, None);
+    let (sender, receiver) = watch::channel(sampler.signals);
+    sampler.spawn(shutdown, move |_, signals| {
         sender.send_replace(signals);
     });
     receiver
@@ -169,10 +199,12 @@ impl Sampled {
         download: Option<bandwidth::Consumer>,
         ended: CancellationToken,
     ) -> Self {
-        let (sender, signals) = watch::channel(NetworkSignals::default());
+        let sampler = Sampler::new(connection, download);
+        let (sender, signals) = watch::channel(sampler.signals);
         let stats = NetStats::new();
+        stats.record(&sampler.first, sampler.signals);
         let record = stats.clone();
-        spawn_sampler(connection, download, ended, move |sample, signals| {
+        sampler.spawn(ended, move |sample, signals| {
             record.record(sample, signals);
             sender.send_replace(signals);
         });
@@ -215,8 +247,7 @@ impl NetStats {
     fn record(&self, sample: &Sample, signals: NetworkSignals) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let known = inner.path.kind != PathKind::None;
-        let moved =
-            inner.path.kind != sample.path.kind || inner.path.address != sample.path.address;
+        let moved = !inner.path.is_same_path(&sample.path);
         inner.path_changes += u32::from(known && moved);
         inner.path = sample.path.clone();
         inner.signals = signals;
@@ -241,42 +272,70 @@ pub fn spawn_stats_recorder(
     net_stats: NetStats,
     shutdown: CancellationToken,
 ) {
-    spawn_sampler(connection, None, shutdown, move |sample, signals| {
+    let sampler = Sampler::new(connection, None);
+    net_stats.record(&sampler.first, sampler.signals);
+    sampler.spawn(shutdown, move |sample, signals| {
         net_stats.record(sample, signals);
     });
 }
 
-fn spawn_sampler(
-    connection: &Connection,
+/// Takes samples of a connection. The first is there at once, so that nobody takes what was not measured yet for a
+/// connection that carries nothing.
+struct Sampler {
+    connection: WeakConnectionHandle,
     download: Option<bandwidth::Consumer>,
-    shutdown: CancellationToken,
-    mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
-) {
-    let span = debug_span!("signals", peer = %connection.remote_id().fmt_short());
-    // A strong handle would keep the connection open after everybody else has let go of it.
-    let connection = connection.weak_handle();
-    let sampling = async move {
-        let start = tokio::time::Instant::now();
-        let mut interval = tokio::time::interval(INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    meter: SignalMeter,
+    begun: Instant,
+    first: Sample,
+    signals: NetworkSignals,
+    span: Span,
+}
+
+impl Sampler {
+    fn new(connection: &Connection, download: Option<bandwidth::Consumer>) -> Self {
         let mut meter = SignalMeter::default();
-        loop {
-            tokio::select! {
-                _ = interval.tick() => {}
-                () = shutdown.cancelled() => return,
-            }
-            let Some(connection) = connection.upgrade() else {
-                return;
-            };
-            if connection.close_reason().is_some() {
-                return;
-            }
-            let sample = Sample::of(&connection, download.as_ref(), start.elapsed());
-            let signals = meter.sample(sample.clone());
-            take(&sample, signals);
+        let first = Sample::of(connection, download.as_ref(), Duration::ZERO);
+        Self {
+            signals: meter.sample(first.clone()),
+            first,
+            meter,
+            begun: Instant::now(),
+            download,
+            span: debug_span!("signals", peer = %connection.remote_id().fmt_short()),
+            // A strong handle would keep the connection open after everybody else has let go of it.
+            connection: connection.weak_handle(),
         }
-    };
-    tokio::spawn(sampling.instrument(span));
+    }
+
+    /// Goes on in a task, until the connection ends or `shutdown` is cancelled.
+    fn spawn(
+        mut self,
+        shutdown: CancellationToken,
+        mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
+    ) {
+        let span = self.span.clone();
+        let sampling = async move {
+            let mut interval = tokio::time::interval_at(self.begun + INTERVAL, INTERVAL);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = interval.tick() => {}
+                    () = shutdown.cancelled() => return,
+                }
+                let Some(connection) = self.connection.upgrade() else {
+                    return;
+                };
+                if connection.close_reason().is_some() {
+                    return;
+                }
+                let sample = Sample::of(&connection, self.download.as_ref(), self.begun.elapsed());
+                drop(connection);
+                let signals = self.meter.sample(sample.clone());
+                take(&sample, signals);
+            }
+        };
+        tokio::spawn(sampling.instrument(span));
+    }
 }
 
 #[cfg(test)]
@@ -347,5 +406,27 @@ mod tests {
         second.path.congestion_events = 1;
         let signals = meter.sample(second);
         assert_eq!((signals.loss_rate, signals.congestion_events), (0.2, 6));
+    }
+
+    #[test]
+    fn a_path_that_is_used_again_goes_on_where_it_was_left() {
+        let on = |ms, address: &str, sent, lost| {
+            let mut sample = sample(ms, sent, lost, 0);
+            sample.path.address = address.to_owned();
+            sample.path.congestion_events = lost;
+            sample
+        };
+        let mut meter = SignalMeter::default();
+        meter.sample(on(0, "a", 1000, 500));
+        meter.sample(on(200, "b", 10, 0));
+        // Nothing was lost since, on either.
+        let back = meter.sample(on(400, "a", 1010, 500));
+        assert_eq!((back.loss_rate, back.congestion_events), (0.0, 500));
+        assert_eq!(meter.sample(on(600, "b", 18, 2)).loss_rate, 0.2);
+        // However many paths there were, a few are remembered.
+        for n in 0..100_u64 {
+            meter.sample(on(800 + n, &n.to_string(), 1, 0));
+        }
+        assert!(meter.left.len() <= PATHS);
     }
 }

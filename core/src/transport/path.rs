@@ -61,6 +61,11 @@ pub struct PathInfo {
 }
 
 impl PathInfo {
+    /// Whether `other` says something of the same path, at another time.
+    pub(crate) fn is_same_path(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.address == other.address
+    }
+
     pub(crate) fn of(connection: &Connection) -> Self {
         let paths = connection.paths();
         let Some(path) = paths.iter().find(|path| path.is_selected()) else {
