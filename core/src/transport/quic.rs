@@ -17,7 +17,10 @@ use iroh::endpoint::{
     Connection, ConnectionError, ReadError, RecvStream as QuicRecv, SendDatagramError,
     SendStream as QuicSend, VarInt, WriteError,
 };
-use moq_lite::web_transport_trait::{Error, Stats, poll};
+use moq_lite::{
+    StreamError,
+    web_transport_trait::{Error, Stats, poll},
+};
 use tokio_util::sync::CancellationToken;
 
 type Slot<T> = Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>;
@@ -414,9 +417,9 @@ impl poll::SendStream for SendStream {
 
 impl Drop for SendStream {
     fn drop(&mut self) {
-        // QUIC would end the stream as if it were whole, in the middle of a frame.
+        // QUIC would end the stream as if it were whole, in the middle of a frame. Nothing is wrong here: this side stops.
         if !self.finished {
-            let _ = self.stream.reset(0u32.into());
+            let _ = self.stream.reset(StreamError::Cancel.to_code().into());
         }
     }
 }
