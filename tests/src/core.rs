@@ -3,7 +3,9 @@
 use std::{thread, time::Duration};
 
 use iroh_live::{
-    EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig, endpoint::EndpointConfig,
+    EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig,
+    broadcast::{VideoCodec, VideoConfig},
+    endpoint::EndpointConfig,
 };
 use tokio::runtime::Runtime;
 
@@ -20,6 +22,44 @@ pub fn live(runtime: &Runtime) -> Live {
     };
     let handle = runtime.spawn(open);
     runtime.block_on(handle).expect("it does not panic")
+}
+
+/// The one track of what [`feed`] publishes.
+pub const VIDEO: &str = "video_0";
+
+/// What it carries.
+pub fn video() -> TrackConfig {
+    VideoConfig::new(VideoCodec::VP8).into()
+}
+
+/// Publishes a broadcast with the track [`VIDEO`] until it is finished or dropped; must be called in the runtime.
+///
+/// # Panics
+/// If the name cannot be a broadcast's.
+pub fn feed(live: &Live, name: &str) -> LocalBroadcast {
+    let broadcast = LocalBroadcast::new();
+    publish(live, name, &broadcast, vec![(VIDEO, video())]);
+    broadcast
+}
+
+fn publish(live: &Live, name: &str, broadcast: &LocalBroadcast, tracks: Vec<(&str, TrackConfig)>) {
+    for (name, config) in tracks {
+        let mut track = broadcast
+            .publish_track(name, config)
+            .expect("the tracks have different names");
+        thread::spawn(move || {
+            for number in 0_u64.. {
+                let payload = number.to_be_bytes().to_vec();
+                let frame = EncodedFrame::new(LocalBroadcast::now(), payload, number % 10 == 0);
+                if track.write(frame).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
+    live.publish(name, broadcast)
+        .expect("the name is a good one");
 }
 
 /// Publishes one broadcast until it is dropped.
@@ -49,23 +89,7 @@ impl CorePublisher {
         });
         let _guard = runtime.enter();
         let broadcast = LocalBroadcast::new();
-        for (name, config) in tracks {
-            let mut track = broadcast
-                .publish_track(name, config)
-                .expect("the tracks have different names");
-            thread::spawn(move || {
-                for number in 0_u64.. {
-                    let payload = number.to_be_bytes().to_vec();
-                    let frame = EncodedFrame::new(LocalBroadcast::now(), payload, number % 10 == 0);
-                    if track.write(frame).is_err() {
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            });
-        }
-        live.publish(name, &broadcast)
-            .expect("the name is a good one");
+        publish(&live, name, &broadcast, tracks);
         let ticket = LiveTicket::new(live.endpoint().addr(), name).to_string();
         drop(_guard);
         Self {

@@ -208,8 +208,8 @@ pub enum DisconnectReason {
     LocalClose,
     /// The peer closed it.
     RemoteClose,
-    /// The connection was lost, or replaced by a new one after it was. A peer that vanishes without a word is missed after
-    /// about ten seconds.
+    /// The connection was lost, or replaced by a new one after it was. A peer that vanishes without a word is given up
+    /// within fifteen seconds.
     TransportError,
 }
 
