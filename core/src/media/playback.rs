@@ -39,12 +39,13 @@
 
 mod branch;
 mod config;
+mod control;
 mod decode;
+mod error;
 mod frame;
 mod player;
-mod shown;
-mod slot;
-mod source;
+mod queue;
+mod reports;
 mod track;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -52,23 +53,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use config::Backend;
 pub use config::{AudioBackend, PlaybackConfig, Synchronisation, VideoOutput};
 pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
+pub use error::{MediaError, PlaybackError, SubscribeMediaError};
 pub use frame::{AudioSamples, MapError, VideoFrame};
-use gst::glib;
 use iroh::EndpointAddr;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    branch::{FrameSlot, Output, SampleSlot},
-    player::{Candidates, Player},
-    slot::Slot,
-    track::Shared,
+    branch::{Output, SampleQueue, VideoQueue},
+    control::TrackControl,
+    player::Player,
+    queue::FrameQueue,
 };
-use super::{InitError, init};
+use super::{init, receive::Candidates};
 use crate::{
     Live, RemoteBroadcast, Subscription,
-    adaptive::{AdaptiveError, MediaKind, Quality, Rendition},
-    broadcast::CatalogError,
-    subscription::SubscribeError,
+    adaptive::{AdaptiveError, Quality},
+    broadcast::{MediaKind, Rendition},
     transport::MoqSession,
 };
 
@@ -77,87 +77,6 @@ const FRAMES: usize = 1;
 
 /// Decoded pieces of sound that wait for the program: a second or so.
 const SAMPLES: usize = 50;
-
-/// Playback could not begin.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MediaError {
-    /// GStreamer could not be started.
-    #[error(transparent)]
-    Init(#[from] InitError),
-    /// There is no catalog that says what there is to play.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The broadcast ended before it had a track.
-    #[error("the broadcast ended before there was anything to play")]
-    Ended,
-    /// The pipeline could not be made.
-    #[error("the pipeline that plays cannot be made: {0}")]
-    Pipeline(#[source] glib::BoolError),
-    /// Called outside of a tokio runtime.
-    #[error("playback needs a tokio runtime: call this in one")]
-    Runtime(#[source] tokio::runtime::TryCurrentError),
-    /// The backend takes no sound.
-    #[error("the audio backend is AudioBackend::none(): choose another one to get an audio track")]
-    NoAudio,
-}
-
-/// [`Live::subscribe_media`] failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeMediaError {
-    /// The broadcast cannot be had.
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
-    /// It cannot be played.
-    #[error(transparent)]
-    Media(#[from] MediaError),
-}
-
-/// A track stopped otherwise than by its publisher's will.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlaybackError {
-    /// The catalog could not be read.
-    #[error(transparent)]
-    Catalog(CatalogError),
-    /// The connection was lost, or the rendition that is asked for is not there.
-    #[error(transparent)]
-    Source(AdaptiveError),
-    /// The catalog describes something that is not known here.
-    #[error("track {track:?} cannot be played: {reason}")]
-    Unplayable {
-        /// The track.
-        track: String,
-        /// What is not known.
-        reason: String,
-    },
-    /// Nothing that is installed decodes it.
-    #[error("no decoder for {codec}: install {package} (that is its name on Debian and Ubuntu)")]
-    MissingDecoder {
-        /// The codec.
-        codec: &'static str,
-        /// The package that has a decoder.
-        package: &'static str,
-    },
-    /// All decoders failed, again and again.
-    #[error(
-        "the {codec} stream cannot be decoded: {reason} (tried: {tried}); it is damaged, or another decoder is needed, as {package} has"
-    )]
-    Decoder {
-        /// The codec.
-        codec: &'static str,
-        /// The package of Debian and Ubuntu that has a decoder.
-        package: &'static str,
-        /// The decoders.
-        tried: String,
-        /// What the last one said.
-        reason: String,
-    },
-    /// The output does not work.
-    #[error("nothing can be played on this output: {0}; choose another AudioBackend")]
-    Output(String),
-}
 
 /// The picture and the sound of a broadcast, as they play.
 ///
@@ -196,10 +115,10 @@ impl MediaTracks {
             audio: audio.then(|| AudioTrack::spawn(player, audio_backend)),
         };
         if let Some(video) = &tracks.video {
-            video.shared.wanted.notify_one();
+            video.control.wanted.notify_one();
         }
         if let Some(audio) = &tracks.audio {
-            audio.shared.wanted.notify_one();
+            audio.control.wanted.notify_one();
         }
         Ok(tracks)
     }
@@ -220,35 +139,35 @@ pub struct TrackCounts {
 /// The picture of a broadcast. Dropping it stops its download.
 #[derive(Debug)]
 pub struct VideoTrack {
-    slot: Arc<FrameSlot>,
-    shared: Arc<Shared>,
+    queue: Arc<VideoQueue>,
+    control: Arc<TrackControl>,
     _stop: DropGuard,
 }
 
 /// The sound of a broadcast. Dropping it stops it.
 #[derive(Debug)]
 pub struct AudioTrack {
-    slot: Arc<SampleSlot>,
-    shared: Arc<Shared>,
+    queue: Arc<SampleQueue>,
+    control: Arc<TrackControl>,
     _stop: DropGuard,
 }
 
 /// Plays a track until it ends or `stop` is dropped.
 fn spawn<T: Send + 'static>(
     player: Arc<Player>,
-    shared: Arc<Shared>,
+    control: Arc<TrackControl>,
     output: Output,
-    slot: Arc<Slot<T, PlaybackError>>,
+    queue: Arc<FrameQueue<T, PlaybackError>>,
 ) -> DropGuard {
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let mut playing = Box::pin(async move {
-        shared.wanted.notified().await;
-        let result = track::play(&player, &shared, output).await;
+        control.wanted.notified().await;
+        let result = track::play(&player, &control, output).await;
         if let Err(error) = &result {
-            tracing::debug!(%error, kind = ?shared.kind, "the track stopped");
+            tracing::debug!(%error, kind = ?control.kind, "the track stopped");
         }
-        slot.end(result);
+        queue.end(result);
     });
     tokio::spawn(async move {
         tokio::select! {
@@ -264,13 +183,13 @@ fn spawn<T: Send + 'static>(
 impl VideoTrack {
     fn spawn(player: Arc<Player>) -> Self {
         let quality = player.config.quality.clone();
-        let shared = Arc::new(Shared::new(MediaKind::Video, quality));
-        let slot = Arc::new(Slot::new(FRAMES));
-        let output = Output::Frames(slot.clone(), player.config.output);
+        let control = Arc::new(TrackControl::new(MediaKind::Video, quality));
+        let queue = Arc::new(FrameQueue::new(FRAMES));
+        let output = Output::Frames(queue.clone(), player.config.output);
         Self {
-            _stop: spawn(player, shared.clone(), output, slot.clone()),
-            slot,
-            shared,
+            _stop: spawn(player, control.clone(), output, queue.clone()),
+            queue,
+            control,
         }
     }
 
@@ -282,10 +201,10 @@ impl VideoTrack {
     /// # Errors
     /// See [`PlaybackError`]. It is told once; after it comes `None`.
     pub async fn next_frame(&self) -> Result<Option<VideoFrame>, PlaybackError> {
-        self.shared.wanted.notify_one();
-        let frame = self.slot.next().await?;
+        self.control.wanted.notify_one();
+        let frame = self.queue.next().await?;
         if let Some(frame) = &frame {
-            self.shared.handed_out(frame.captured());
+            self.control.handed_out(frame.captured());
         }
         Ok(frame)
     }
@@ -295,40 +214,40 @@ impl VideoTrack {
     /// # Errors
     /// [`AdaptiveError::NoSuchRendition`]; then nothing changes.
     pub fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
-        self.shared.set_quality(quality)
+        self.control.set_quality(quality)
     }
 
     /// The rendition of the picture that [`next_frame`](Self::next_frame) gave last; before the first, the one that is
     /// received, once there is one.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
-        self.shared.rendition()
+        self.control.rendition()
     }
 
     /// What decodes at the moment, as `gst-launch-1.0` would be told.
     pub fn decoder(&self) -> Option<String> {
-        self.shared.decoder()
+        self.control.decoder()
     }
 
     /// What became of the pictures so far.
     pub fn counts(&self) -> TrackCounts {
-        counts(&self.slot, &self.shared)
+        counts(&self.queue, &self.control)
     }
 }
 
 impl AudioTrack {
     fn spawn(player: Arc<Player>, backend: &AudioBackend) -> Self {
         let quality = player.config.audio_quality.clone();
-        let shared = Arc::new(Shared::new(MediaKind::Audio, quality));
-        let slot = Arc::new(Slot::new(SAMPLES));
+        let control = Arc::new(TrackControl::new(MediaKind::Audio, quality));
+        let queue = Arc::new(FrameQueue::new(SAMPLES));
         let output = match &backend.0 {
             Backend::Device(description) => Output::Device(description.clone()),
-            Backend::Samples => Output::Samples(slot.clone()),
+            Backend::Samples => Output::Samples(queue.clone()),
             Backend::Default | Backend::None => Output::Device("autoaudiosink".to_owned()),
         };
         Self {
-            _stop: spawn(player, shared.clone(), output, slot.clone()),
-            slot,
-            shared,
+            _stop: spawn(player, control.clone(), output, queue.clone()),
+            queue,
+            control,
         }
     }
 
@@ -340,17 +259,17 @@ impl AudioTrack {
     /// # Errors
     /// See [`PlaybackError`]. It is told once; after it comes `None`.
     pub async fn next_samples(&self) -> Result<Option<AudioSamples>, PlaybackError> {
-        self.shared.wanted.notify_one();
-        let samples = self.slot.next().await?;
+        self.control.wanted.notify_one();
+        let samples = self.queue.next().await?;
         if let Some(samples) = &samples {
-            self.shared.handed_out(samples.captured());
+            self.control.handed_out(samples.captured());
         }
         Ok(samples)
     }
 
     /// How loud it is: 1 as it was sent, 0 silent, at most 10.
     pub fn volume(&self) -> f64 {
-        self.shared.volume().0
+        self.control.volume().0
     }
 
     /// Sets how loud it is.
@@ -360,17 +279,17 @@ impl AudioTrack {
         } else {
             1.0
         };
-        self.shared.set_volume(|set| set.0 = volume);
+        self.control.set_volume(|set| set.0 = volume);
     }
 
     /// Whether it is muted.
     pub fn is_muted(&self) -> bool {
-        self.shared.volume().1
+        self.control.volume().1
     }
 
     /// Mutes it, or lets it be heard again. It is received all the same.
     pub fn set_muted(&self, muted: bool) {
-        self.shared.set_volume(|set| set.1 = muted);
+        self.control.set_volume(|set| set.1 = muted);
     }
 
     /// Chooses the rendition.
@@ -378,32 +297,32 @@ impl AudioTrack {
     /// # Errors
     /// [`AdaptiveError::NoSuchRendition`]; then nothing changes.
     pub fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
-        self.shared.set_quality(quality)
+        self.control.set_quality(quality)
     }
 
     /// The rendition of the sound that [`next_samples`](Self::next_samples) gave last; before the first, and where an output
     /// of the machine plays it, the one that is received, once there is one.
     pub fn rendition(&self) -> Option<Arc<Rendition>> {
-        self.shared.rendition()
+        self.control.rendition()
     }
 
     /// What decodes at the moment, as `gst-launch-1.0` would be told.
     pub fn decoder(&self) -> Option<String> {
-        self.shared.decoder()
+        self.control.decoder()
     }
 
     /// What became of the pieces of sound so far; nothing is counted where an output plays them.
     pub fn counts(&self) -> TrackCounts {
-        counts(&self.slot, &self.shared)
+        counts(&self.queue, &self.control)
     }
 }
 
-fn counts<T>(slot: &Slot<T, PlaybackError>, shared: &Shared) -> TrackCounts {
-    let (decoded, dropped) = slot.counts();
+fn counts<T>(queue: &FrameQueue<T, PlaybackError>, control: &TrackControl) -> TrackCounts {
+    let (decoded, dropped) = queue.counts();
     TrackCounts {
         decoded,
         dropped,
-        failures: shared.failures(),
+        failures: control.failures(),
     }
 }
 
@@ -483,7 +402,7 @@ impl RemoteBroadcast {
         }
         let track = AudioTrack::spawn(self.shared_player().get(self)?, audio_backend);
         if audio_backend.0 != Backend::Samples {
-            track.shared.wanted.notify_one();
+            track.control.wanted.notify_one();
         }
         Ok(track)
     }

@@ -7,7 +7,7 @@ use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
     Live, LiveTicket, TrackConfig,
     broadcast::MediaKind,
-    media::{caps::src_caps, receive::feed::Timeline},
+    media::{caps::src_caps, receive::PlayoutClock},
     transport::MoqSession,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -331,7 +331,7 @@ impl IrohLiveSrc {
             element: self.obj().downgrade(),
             live,
             ticket,
-            timeline: Timeline::new(settings.latency().into()),
+            clock: PlayoutClock::new(settings.latency().into()),
             playing: playing.subscribe(),
             cancel: CancellationToken::new(),
             max_age: settings.max_age(),
@@ -347,7 +347,7 @@ impl IrohLiveSrc {
         if let Some(active) = &*lock(&self.active) {
             if playing {
                 // Running time stood still while publisher time went on.
-                active.run.timeline.restart(latency.into());
+                active.run.clock.restart(latency.into());
             }
             active.playing.send_replace(playing);
         }
@@ -380,7 +380,7 @@ impl IrohLiveSrc {
 
     fn latency_changed(&self, latency: gst::ClockTime) {
         if let Some(active) = &*lock(&self.active) {
-            active.run.timeline.set_latency(latency.into());
+            active.run.clock.set_latency(latency.into());
         }
         for track in self.tracks() {
             track.set_latency(latency);
@@ -450,7 +450,7 @@ impl IrohLiveSrc {
             .field("tracks", gst::Array::from_values(tracks))
             .field("path-type", self.path_type());
         if let Some(active) = &*lock(&self.active) {
-            let jitter = active.run.timeline.jitter();
+            let jitter = active.run.clock.jitter();
             stats = stats
                 .field(
                     "jitter",

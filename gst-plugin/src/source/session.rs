@@ -17,7 +17,7 @@ use super::{
     imp::{self, CAT},
     track::{End, Track},
 };
-use iroh_live::media::receive::{Playable, feed::Timeline};
+use iroh_live::media::receive::{Playable, PlayoutClock};
 
 /// When a publisher that is there but has no such broadcast is spoken of.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ pub(super) struct Run {
     pub(super) element: glib::WeakRef<IrohLiveSrc>,
     pub(super) live: Live,
     pub(super) ticket: LiveTicket,
-    pub(super) timeline: Timeline,
+    pub(super) clock: PlayoutClock,
     pub(super) playing: watch::Receiver<bool>,
     pub(super) cancel: CancellationToken,
     pub(super) max_age: Duration,
@@ -168,7 +168,7 @@ async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
                 Some(update) => {
                     if run.follow(&broadcast, &update, &mut readers).await? && !std::mem::replace(connected, true) {
                         if let Some(now) = run.running_time() {
-                            run.timeline.reconnected(now);
+                            run.clock.reconnected(now);
                         }
                         run.set_status(Status::Connected);
                     }
@@ -348,7 +348,7 @@ impl Run {
                 let end = track
                     .read(
                         broadcast,
-                        &run.timeline,
+                        &run.clock,
                         run.max_age,
                         zero,
                         run.playing.clone(),

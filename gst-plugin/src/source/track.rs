@@ -12,7 +12,10 @@ use gst::{glib, prelude::*};
 use iroh_live::{
     RemoteBroadcast, TrackConfig,
     broadcast::{ReadError, SubscribeTrackError},
-    media::receive::feed::{Feed, FeedEnd, Timeline},
+    media::receive::{
+        PlayoutClock,
+        feed::{Feed, FeedEnd},
+    },
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -211,7 +214,7 @@ impl Track {
     pub(super) async fn read(
         &self,
         broadcast: RemoteBroadcast,
-        timeline: &Timeline,
+        clock: &PlayoutClock,
         max_age: Duration,
         zero: Option<SystemTime>,
         mut playing: watch::Receiver<bool>,
@@ -233,13 +236,7 @@ impl Track {
                 Ok(reader) => reader,
                 Err(error) => return End::Refused(error),
             };
-            let feed = self.feed.run(
-                &mut reader,
-                timeline.subscription(),
-                timeline,
-                zero,
-                &running_time,
-            );
+            let feed = self.feed.run(&mut reader, clock, zero, &running_time);
             let end = tokio::select! {
                 end = feed => end,
                 _ = playing.wait_for(|playing| !*playing) => continue,

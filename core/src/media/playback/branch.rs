@@ -9,9 +9,11 @@ use gst::{glib, prelude::*};
 use tokio::sync::mpsc;
 
 use super::{
-    AudioSamples, VideoFrame, VideoOutput,
-    player::{Branches, Part, Report},
-    slot::Slot,
+    config::VideoOutput,
+    error::PlaybackError,
+    frame::{AudioSamples, VideoFrame},
+    queue::FrameQueue,
+    reports::{Failure, Part, Report, Reports},
 };
 use crate::media::receive::feed::{Feed, is_hidden};
 
@@ -23,14 +25,14 @@ const DEVICE_BUFFER: i64 = 60_000;
 /// In what portions it takes it.
 const DEVICE_PERIOD: i64 = 10_000;
 
-pub(super) type FrameSlot = Slot<VideoFrame, super::PlaybackError>;
-pub(super) type SampleSlot = Slot<AudioSamples, super::PlaybackError>;
+pub(super) type VideoQueue = FrameQueue<VideoFrame, PlaybackError>;
+pub(super) type SampleQueue = FrameQueue<AudioSamples, PlaybackError>;
 
 /// Where a track ends.
 #[derive(Debug, Clone)]
 pub(super) enum Output {
-    Frames(Arc<FrameSlot>, VideoOutput),
-    Samples(Arc<SampleSlot>),
+    Frames(Arc<VideoQueue>, VideoOutput),
+    Samples(Arc<SampleQueue>),
     /// A description of a sink.
     Device(String),
 }
@@ -46,18 +48,11 @@ pub(super) struct Plan {
     pub(super) volume: (f64, bool),
 }
 
-/// A branch failed.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) part: Part,
-    pub(super) reason: String,
-}
-
 /// A track in the pipeline. Dropping it takes it out; that waits for its threads.
 #[derive(Debug)]
 pub(super) struct Branch {
     pipeline: gst::Pipeline,
-    branches: Branches,
+    routes: Reports,
     bin: gst::Bin,
     feed: Feed,
     volume: Option<gst::Element>,
@@ -70,14 +65,14 @@ impl Branch {
     /// Makes a branch, and starts it. Blocks for as long as a decoder or a device takes to open.
     pub(super) fn start(
         pipeline: &gst::Pipeline,
-        branches: &Branches,
+        routes: &Reports,
         plan: &Plan,
     ) -> Result<Self, Failure> {
         let decoder = gst::parse::bin_from_description(&plan.decoder, true)
             .map_err(|error| Failure::new(Part::Decoder, &error))?;
         let output = plan.output.make(plan.latency)?;
         let built =
-            Self::assemble(pipeline, branches, plan, decoder, output).map_err(|error| Failure {
+            Self::assemble(pipeline, routes, plan, decoder, output).map_err(|error| Failure {
                 part: Part::Decoder,
                 reason: error.to_string(),
             })?;
@@ -86,7 +81,7 @@ impl Branch {
 
     fn assemble(
         pipeline: &gst::Pipeline,
-        branches: &Branches,
+        routes: &Reports,
         plan: &Plan,
         decoder: gst::Bin,
         (output, volume): (gst::Bin, Option<gst::Element>),
@@ -125,10 +120,10 @@ impl Branch {
         if let Some(volume) = &volume {
             set_volume(volume, plan.volume);
         }
-        let reports = branches.add(&bin, &output);
+        let reports = routes.add(&bin, &output);
         let branch = Self {
             pipeline: pipeline.clone(),
-            branches: branches.clone(),
+            routes: routes.clone(),
             bin,
             feed: Feed::new(appsrc, video).skipping(latency),
             volume,
@@ -199,16 +194,7 @@ impl Drop for Branch {
         self.bin.set_locked_state(true);
         let _ = self.bin.set_state(gst::State::Null);
         let _ = self.pipeline.remove(&self.bin);
-        self.branches.remove(&self.bin);
-    }
-}
-
-impl Failure {
-    fn new(part: Part, error: &impl std::fmt::Display) -> Self {
-        Self {
-            part,
-            reason: error.to_string(),
-        }
+        self.routes.remove(&self.bin);
     }
 }
 
@@ -279,22 +265,22 @@ impl Output {
         }
         let callbacks = gst_app::AppSinkCallbacks::builder();
         let callbacks = match self {
-            Self::Frames(slot, _) => {
-                let slot = slot.clone();
+            Self::Frames(queue, _) => {
+                let queue = queue.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(frame) = VideoFrame::new(pull(sink)?) {
                         let captured = frame.captured();
-                        slot.push(frame, captured);
+                        queue.push(frame, captured);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })
             }
-            Self::Samples(slot) => {
-                let slot = slot.clone();
+            Self::Samples(queue) => {
+                let queue = queue.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(samples) = AudioSamples::new(pull(sink)?) {
                         let captured = samples.captured();
-                        slot.push(samples, captured);
+                        queue.push(samples, captured);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })

@@ -1,36 +1,18 @@
 //! The pipeline that all tracks of a broadcast play in: one clock, one timeline.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use gst::{glib, prelude::*};
-use tokio::sync::mpsc;
 
 use super::{
-    PlaybackConfig, Synchronisation,
-    branch::{Branch, Failure, Plan},
+    branch::{Branch, Plan},
+    config::{PlaybackConfig, Synchronisation},
+    reports::{Failure, Part, Reports},
 };
-use crate::{RemoteBroadcast, media::receive::feed::Timeline};
-
-/// Which part of a branch a message comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Decoder,
-    Output,
-}
-
-/// What the pipeline says of a branch.
-#[derive(Debug)]
-pub(super) enum Report {
-    /// An element cannot go on.
-    Failed(Failure),
-    /// All has been played.
-    Ended,
-}
-
-pub(super) type Candidates = fn(&gst::Caps, bool) -> Vec<String>;
+use crate::{
+    RemoteBroadcast,
+    media::receive::{Candidates, PlayoutClock},
+};
 
 /// A pipeline that plays. Dropping it stops it.
 #[derive(Debug)]
@@ -38,9 +20,9 @@ pub(super) struct Player {
     pub(super) broadcast: RemoteBroadcast,
     pub(super) config: PlaybackConfig,
     pub(super) candidates: Candidates,
-    pub(super) timeline: Timeline,
+    pub(super) clock: PlayoutClock,
     pipeline: gst::Pipeline,
-    branches: Branches,
+    reports: Reports,
     started: Instant,
 }
 
@@ -55,11 +37,11 @@ impl Player {
         pipeline.set_message_forward(true);
         // Audio devices come and go; the clock stays.
         pipeline.use_clock(Some(&gst::SystemClock::obtain()));
-        let branches = Branches::default();
+        let reports = Reports::default();
         let bus = pipeline
             .bus()
             .ok_or_else(|| glib::bool_error!("the pipeline has no bus"))?;
-        let (listening, weak) = (branches.clone(), pipeline.downgrade());
+        let (listening, weak) = (reports.clone(), pipeline.downgrade());
         bus.set_sync_handler(move |_, message| {
             if let gst::MessageView::Latency(_) = message.view() {
                 // Not here: this is a thread of the pipeline.
@@ -69,17 +51,17 @@ impl Player {
                     });
                 }
             } else {
-                listening.hear(message);
+                listening.route(message);
             }
             gst::BusSyncReply::Drop
         });
         let player = Self {
-            timeline: Timeline::new(config.latency),
+            clock: PlayoutClock::new(config.latency),
             broadcast,
             config,
             candidates,
             pipeline,
-            branches,
+            reports,
             started: Instant::now(),
         };
         // There is nothing in it yet that could fail.
@@ -92,9 +74,9 @@ impl Player {
 
     /// Makes a branch on a thread that may block.
     pub(super) async fn branch(&self, plan: Plan) -> Result<Branch, Failure> {
-        let (pipeline, branches) = (self.pipeline.clone(), self.branches.clone());
+        let (pipeline, reports) = (self.pipeline.clone(), self.reports.clone());
         let started =
-            tokio::task::spawn_blocking(move || Branch::start(&pipeline, &branches, &plan)).await;
+            tokio::task::spawn_blocking(move || Branch::start(&pipeline, &reports, &plan)).await;
         started.unwrap_or_else(|error| {
             Err(Failure {
                 part: Part::Decoder,
@@ -135,86 +117,4 @@ impl Drop for Player {
             bus.unset_sync_handler();
         }
     }
-}
-
-/// The branches that there are, for messages to find theirs.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Branches(Arc<Mutex<Vec<Listening>>>);
-
-#[derive(Debug)]
-struct Listening {
-    bin: glib::WeakRef<gst::Bin>,
-    output: glib::WeakRef<gst::Bin>,
-    reports: mpsc::UnboundedSender<Report>,
-}
-
-impl Branches {
-    fn list(&self) -> MutexGuard<'_, Vec<Listening>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn add(&self, bin: &gst::Bin, output: &gst::Bin) -> mpsc::UnboundedReceiver<Report> {
-        let (reports, receiver) = mpsc::unbounded_channel();
-        self.list().push(Listening {
-            bin: bin.downgrade(),
-            output: output.downgrade(),
-            reports,
-        });
-        receiver
-    }
-
-    pub(super) fn remove(&self, bin: &gst::Bin) {
-        self.list()
-            .retain(|listening| listening.bin.upgrade().is_some_and(|other| other != *bin));
-    }
-
-    /// Passes on what the message says of a branch.
-    fn hear(&self, message: &gst::Message) {
-        use gst::MessageView;
-        let Some(source) = message.src() else { return };
-        match message.view() {
-            MessageView::Error(error) => {
-                let reason = error.error().to_string();
-                tracing::debug!(element = %source.name(), %reason, debug = ?error.debug(), "error");
-                self.report(source, |part| Report::Failed(Failure { part, reason }));
-            }
-            MessageView::Warning(warning) => {
-                let text = warning.error().to_string();
-                tracing::debug!(element = %source.name(), text, debug = ?warning.debug(), "warning");
-            }
-            MessageView::Element(element) => {
-                let ended = element
-                    .structure()
-                    .filter(|structure| structure.name() == "GstBinForwarded")
-                    .and_then(|structure| structure.get::<gst::Message>("message").ok())
-                    .filter(|inner| inner.type_() == gst::MessageType::Eos);
-                if let Some(source) = ended.as_ref().and_then(|ended| ended.src()) {
-                    self.report(source, |_| Report::Ended);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn report(&self, source: &gst::Object, report: impl FnOnce(Part) -> Report) {
-        let mut part = Part::Decoder;
-        let mut object = Some(source.clone());
-        let list = self.list();
-        while let Some(at) = object {
-            if let Some(listening) = list.iter().find(|listening| is(&listening.bin, &at)) {
-                // The branch may be going.
-                let _ = listening.reports.send(report(part));
-                return;
-            }
-            if list.iter().any(|listening| is(&listening.output, &at)) {
-                part = Part::Output;
-            }
-            object = at.parent();
-        }
-    }
-}
-
-fn is(weak: &glib::WeakRef<gst::Bin>, object: &gst::Object) -> bool {
-    weak.upgrade()
-        .is_some_and(|bin| bin.upcast_ref::<gst::Object>() == object)
 }

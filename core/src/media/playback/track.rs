@@ -1,26 +1,19 @@
 //! One track that plays: reads, decodes, and mends what breaks.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    PlaybackError,
-    branch::{Branch, Failure, Output, Plan, Progress, set_volume},
+    branch::{Branch, Output, Plan, Progress},
+    control::TrackControl,
     decode::{Attempts, package},
-    player::{Part, Player, Report},
-    shown::Shown,
-    source::{Source, same_codec},
+    error::PlaybackError,
+    player::Player,
+    reports::{Failure, Part, Report},
 };
 use crate::{
-    adaptive::{AdaptiveControl, AdaptiveError, MediaKind, Quality, Rendition},
-    media::receive::feed::FeedEnd,
+    media::receive::{RenditionConfig, RenditionReader, feed::FeedEnd, same_codec},
     retry::Backoff,
 };
 
@@ -36,115 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How many times an audio device is tried that was never there.
 const DEVICE_TRIES: u32 = 5;
 
-/// What the program sets, and what it sees, of a track.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) kind: MediaKind,
-    state: Mutex<State>,
-    /// Given once, when the program wants the track.
-    pub(super) wanted: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    quality: Quality,
-    control: Option<AdaptiveControl>,
-    shown: Shown,
-    volume: (f64, bool),
-    element: Option<gst::Element>,
-    decoder: Option<String>,
-    failures: u64,
-}
-
-impl Shared {
-    pub(super) fn new(kind: MediaKind, quality: Quality) -> Self {
-        Self {
-            kind,
-            state: Mutex::new(State {
-                quality,
-                control: None,
-                shown: Shown::default(),
-                volume: (1.0, false),
-                element: None,
-                decoder: None,
-                failures: 0,
-            }),
-            wanted: Notify::new(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn quality(&self) -> Quality {
-        self.state().quality.clone()
-    }
-
-    pub(super) fn set_quality(&self, quality: Quality) -> Result<(), AdaptiveError> {
-        let mut state = self.state();
-        if let Some(control) = &state.control {
-            control.set_quality(quality.clone())?;
-        }
-        state.quality = quality;
-        Ok(())
-    }
-
-    pub(super) fn volume(&self) -> (f64, bool) {
-        self.state().volume
-    }
-
-    pub(super) fn set_volume(&self, change: impl FnOnce(&mut (f64, bool))) {
-        let mut state = self.state();
-        change(&mut state.volume);
-        if let Some(element) = &state.element {
-            set_volume(element, state.volume);
-        }
-    }
-
-    pub(super) fn rendition(&self) -> Option<Arc<Rendition>> {
-        self.state().shown.rendition()
-    }
-
-    /// From a frame that was captured then on, this rendition is read.
-    pub(super) fn begins(&self, captured: Option<SystemTime>, rendition: Arc<Rendition>) {
-        self.state().shown.begins(captured, rendition);
-    }
-
-    /// The program gets a frame that was captured then.
-    pub(super) fn handed_out(&self, captured: Option<SystemTime>) {
-        self.state().shown.handed_out(captured);
-    }
-
-    pub(super) fn decoder(&self) -> Option<String> {
-        self.state().decoder.clone()
-    }
-
-    pub(super) fn failures(&self) -> u64 {
-        self.state().failures
-    }
-
-    fn reads(&self, source: &Source) {
-        self.state().control = Some(source.control());
-    }
-
-    fn plays(&self, branch: &Branch, decoder: &str) {
-        let mut state = self.state();
-        state.decoder = Some(decoder.to_owned());
-        state.element = branch.volume();
-        if let Some(element) = &state.element {
-            // It may have been changed since the branch was planned.
-            set_volume(element, state.volume);
-        }
-    }
-
-    fn stops(&self) {
-        let mut state = self.state();
-        state.element = None;
-        state.decoder = None;
-    }
-}
-
 /// What happened to a branch.
 enum Outcome {
     Finished,
@@ -155,18 +39,27 @@ enum Outcome {
 /// Plays until the publisher ends the track (`Ok`) or it cannot go on.
 pub(super) async fn play(
     player: &Player,
-    shared: &Arc<Shared>,
+    control: &TrackControl,
     output: Output,
 ) -> Result<(), PlaybackError> {
-    let open = || Source::open(player, shared);
-    let Some(mut source) = open().await? else {
+    let open = || {
+        let config = RenditionConfig {
+            kind: control.kind,
+            quality: control.quality(),
+            latency: player.config.latency,
+            candidates: player.candidates,
+            hardware: player.config.hardware,
+        };
+        RenditionReader::open(&player.broadcast, config, control.history.clone())
+    };
+    let Some(mut reader) = open().await? else {
         return Ok(());
     };
-    shared.reads(&source);
+    control.reads(&reader);
     let mut decoding: Option<Decoding> = None;
     let mut device = Device::default();
     let mut retired = JoinSet::new();
-    while let Some(caps) = source.stream().await? {
+    while let Some(caps) = reader.stream().await? {
         let decoding = match &mut decoding {
             Some(decoding) if same_codec(&decoding.caps, &caps) => decoding,
             other => other.insert(Decoding::new(player, &caps)?),
@@ -177,16 +70,16 @@ pub(super) async fn play(
             decoder: decoder.clone(),
             output: output.clone(),
             latency: player.latency(),
-            volume: shared.volume(),
+            volume: control.volume(),
         };
         let (outcome, progress) = match player.branch(plan).await {
             Ok(mut branch) => {
-                shared.plays(&branch, &decoder);
+                control.plays(&branch, &decoder);
                 let progress = branch.progress();
-                let outcome = run(player, &mut branch, &mut source, &mut decoding.attempts).await;
-                shared.stops();
+                let outcome = run(player, &mut branch, &mut reader, &mut decoding.attempts).await;
+                control.stops();
                 match outcome {
-                    Outcome::Finished if source.switches() => {
+                    Outcome::Finished if reader.switches() => {
                         // Shows what it has while the next one begins.
                         retired.spawn(drain(branch, player.config.latency));
                         continue;
@@ -209,7 +102,7 @@ pub(super) async fn play(
             Outcome::Finished => return Ok(()),
         };
         tracing::info!(decoder, part = ?failure.part, reason = failure.reason, "a part of the playback failed");
-        shared.state().failures += 1;
+        control.failed();
         let decoded = progress.as_ref().map_or(0, Progress::decoded);
         let fed = progress.as_ref().map_or(0, Progress::fed);
         match failure.part {
@@ -224,8 +117,8 @@ pub(super) async fn play(
             let Some(again) = open().await? else {
                 return Ok(());
             };
-            source = again;
-            shared.reads(&source);
+            reader = again;
+            control.reads(&reader);
         }
     }
     Ok(())
@@ -235,7 +128,7 @@ pub(super) async fn play(
 async fn run(
     player: &Player,
     branch: &mut Branch,
-    source: &mut Source,
+    reader: &mut RenditionReader,
     attempts: &mut Attempts,
 ) -> Outcome {
     let progress = branch.progress();
@@ -248,7 +141,7 @@ async fn run(
             }
         }
     };
-    let (subscribed, zero) = (source.subscribed, source.zero);
+    let zero = reader.zero();
     let (feed, reports) = branch.parts();
     let now = || player.running_time();
     let decoder = |reason: &str| {
@@ -258,9 +151,9 @@ async fn run(
         })
     };
     tokio::select! {
-        end = feed.run(source, subscribed, &player.timeline, zero, &now) => match end {
+        end = feed.run(reader, &player.clock, zero, &now) => match end {
             FeedEnd::Finished => Outcome::Finished,
-            FeedEnd::Lost(error) => Outcome::Lost(error),
+            FeedEnd::Lost(error) => Outcome::Lost(error.into()),
             FeedEnd::Downstream => decoder("it takes no more"),
         },
         report = reports.recv() => match report {

@@ -4,14 +4,14 @@ use std::{
     future::Future,
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use gst::prelude::*;
 
-use super::playout::{Event, Playout};
+use super::playout::{ClockedTrack, PlayoutClock};
 use crate::{
     EncodedFrame,
     broadcast::{EncodedReader, ReadError},
@@ -23,64 +23,8 @@ const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// A decoder that has more than this before it, and whose next frame is as much too late, is too slow for the stream.
 const BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
-/// How often frames that are held while the timeline is being found are looked at.
+/// How often frames that are held while the clock is being recovered are looked at.
 const HOLD_TICK: Duration = Duration::from_millis(4);
-
-/// What all tracks of a broadcast share: a [`Playout`] behind a lock. One for each pipeline, never one for each track.
-#[derive(Debug)]
-pub struct Timeline {
-    playout: Mutex<Playout>,
-    /// Counts the jumps of the mapping; each track flags a discontinuity when it has changed.
-    jumps: AtomicU32,
-    /// Numbers the subscriptions, for the playout to tell them apart.
-    subscriptions: AtomicU32,
-}
-
-impl Timeline {
-    /// A timeline that has seen nothing yet, for sinks with this latency budget.
-    pub fn new(latency: Duration) -> Self {
-        Self {
-            playout: Mutex::new(Playout::new(latency)),
-            jumps: AtomicU32::new(0),
-            subscriptions: AtomicU32::new(0),
-        }
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut Playout) -> T) -> T {
-        f(&mut self.playout.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Changes the latency budget.
-    pub fn set_latency(&self, latency: Duration) {
-        self.with(|playout| playout.set_latency(latency));
-    }
-
-    /// How unevenly frames arrive; see [`Playout::jitter`].
-    pub fn jitter(&self) -> Duration {
-        self.with(|playout| playout.jitter())
-    }
-
-    /// Begins anew, as after a pause. What is mapped from now on is a discontinuity.
-    pub fn restart(&self, latency: Duration) {
-        self.with(|playout| *playout = Playout::new(latency));
-        self.jumps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The connection is back, at this running time. What is mapped from now on is a discontinuity.
-    pub fn reconnected(&self, now: gst::ClockTime) {
-        self.with(|playout| playout.reconnected(now.nseconds()));
-        self.jumps.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A number for one more subscription to a track.
-    pub fn subscription(&self) -> Subscribed {
-        Subscribed(self.subscriptions.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// One subscription to a track, as the [`Timeline`] knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subscribed(u32);
 
 /// A frame for a [`Feed`].
 #[derive(Debug)]
@@ -147,7 +91,7 @@ pub struct FeedStats {
 
 /// Feeds one track into an appsrc.
 ///
-/// A buffer's PTS is running time, as the [`Timeline`] maps it. Buffers carry DISCONT and DELTA_UNIT where they are due,
+/// A buffer's PTS is running time, as the [`PlayoutClock`] maps it. Buffers carry DISCONT and DELTA_UNIT where they are due,
 /// and a reference timestamp (`timestamp/x-unix`) that says when they were captured, where the broadcast knows. A
 /// frame's bytes are not copied.
 #[derive(Debug)]
@@ -214,22 +158,21 @@ impl Feed {
 
     /// Reads `source` and pushes what it gives, beginning with a key frame. Pushes no end of stream.
     ///
-    /// `zero` is when the broadcast's timestamps were zero; `running_time` gives the pipeline's, or none while it has no
+    /// Each call is a subscription of its own to `clock`. `zero` is when the broadcast's timestamps were zero; `running_time` gives the pipeline's, or none while it has no
     /// clock, in which time frames are lost. Cancel safe: what was read was pushed, or is left out by the next call,
     /// which begins with a key frame again.
     pub async fn run<S: FrameSource>(
         &self,
         source: &mut S,
-        subscribed: Subscribed,
-        timeline: &Timeline,
+        clock: &PlayoutClock,
         zero: Option<SystemTime>,
         running_time: &impl Fn() -> Option<gst::ClockTime>,
     ) -> FeedEnd<S::Error> {
         let mut stamper = Stamper {
             feed: self,
-            timeline,
+            clock,
+            track: clock.subscription(),
             zero,
-            subscribed,
             held: Vec::new(),
             jumps: None,
             needs_key: self.video,
@@ -274,12 +217,12 @@ impl Feed {
 /// Gives the frames of one subscription their times.
 struct Stamper<'a> {
     feed: &'a Feed,
-    timeline: &'a Timeline,
+    clock: &'a PlayoutClock,
+    track: ClockedTrack,
     zero: Option<SystemTime>,
-    subscribed: Subscribed,
-    /// Frames that wait for the timeline to be found.
+    /// Frames that wait for the clock to be recovered.
     held: Vec<FeedFrame>,
-    /// The timeline's count of jumps at the last buffer; `None` before the first.
+    /// The clock's count of jumps at the last buffer; `None` before the first.
     jumps: Option<u32>,
     needs_key: bool,
 }
@@ -292,31 +235,13 @@ impl Stamper<'_> {
     ) -> Result<(), gst::FlowError> {
         // Without a clock nothing can be timed; the state change to PLAYING brings it.
         let Some(now) = now else { return Ok(()) };
-        let event = self.timeline.with(|playout| {
-            playout.observe(
-                self.subscribed.0,
-                nanos(frame.frame.timestamp),
-                now.nseconds(),
-            )
-        });
-        match event {
-            Event::Steady => {}
-            Event::Stepped { by } => {
-                tracing::info!("the delay of the path changed: {} ms", by / 1_000_000);
-                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
-            }
-            Event::Reanchored => {
-                tracing::info!("the publisher's timeline jumped");
-                self.timeline.jumps.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        self.track.observe(frame.frame.timestamp, now);
         self.held.push(frame);
         self.release_if_acquired(Some(now))
     }
 
     fn release_if_acquired(&mut self, now: Option<gst::ClockTime>) -> Result<(), gst::FlowError> {
-        let time = now.unwrap_or_default().nseconds();
-        if self.timeline.with(|playout| playout.acquired(time)) {
+        if self.clock.is_acquired(now.unwrap_or_default()) {
             return self.release(now);
         }
         Ok(())
@@ -343,10 +268,8 @@ impl Stamper<'_> {
             // Also if this frame is left out.
             feed.set_caps(&caps);
         }
-        let pts = self
-            .timeline
-            .with(|playout| playout.map(nanos(frame.timestamp)));
-        let mapped = u64::try_from(pts).map(gst::ClockTime::from_nseconds);
+        let mapped = self.clock.map(frame.timestamp);
+        let mapped = u64::try_from(mapped).map(gst::ClockTime::from_nseconds);
         if feed.overrun(now, mapped.unwrap_or_default()) {
             if !self.needs_key {
                 tracing::warn!(
@@ -367,7 +290,7 @@ impl Stamper<'_> {
             Err(_) if feed.video => gst::ClockTime::ZERO,
             Err(_) => return Ok(()),
         };
-        let jumps = self.timeline.jumps.load(Ordering::Relaxed);
+        let jumps = self.clock.jumps();
         let discont = self.jumps.replace(jumps) != Some(jumps) || frame.discontinuity;
         self.needs_key = false;
         if frame.keyframe

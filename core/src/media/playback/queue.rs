@@ -13,7 +13,7 @@ const JUMP: Duration = Duration::from_secs(5);
 
 /// A short queue with one end. What the program does not take in time is dropped, the oldest first, and counted.
 #[derive(Debug)]
-pub(super) struct Slot<T, E> {
+pub(super) struct FrameQueue<T, E> {
     state: Mutex<State<T, E>>,
     changed: Notify,
     limit: usize,
@@ -31,7 +31,7 @@ struct State<T, E> {
     error: Option<E>,
 }
 
-impl<T, E> Slot<T, E> {
+impl<T, E> FrameQueue<T, E> {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             state: Mutex::new(State {
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_newest_wins_and_the_rest_is_counted() {
-        let slot = Slot::<_, ()>::new(2);
+        let slot = FrameQueue::<_, ()>::new(2);
         for n in 0..5 {
             slot.push(n, None);
         }
@@ -125,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_comes_twice_but_another_timeline_may_begin() {
-        let slot = Slot::<_, ()>::new(10);
+        let slot = FrameQueue::<_, ()>::new(10);
         let time = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         for (n, seconds) in [100, 101, 99, 101, 102, 7, 8].into_iter().enumerate() {
             slot.push(n, time(seconds));
@@ -138,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_comes_after_what_waits_and_the_error_once() {
-        let slot = Slot::new(2);
+        let slot = FrameQueue::new(2);
         slot.push(1, None);
         slot.end(Err("lost"));
         slot.end(Ok(()));
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_is_woken() {
-        let slot = std::sync::Arc::new(Slot::<_, ()>::new(1));
+        let slot = std::sync::Arc::new(FrameQueue::<_, ()>::new(1));
         let waiting = tokio::spawn({
             let slot = slot.clone();
             async move { slot.next().await }

@@ -80,10 +80,10 @@ fn blackout(from: i64, to: i64, speed: i64) -> impl FnMut(i64) -> i64 {
 }
 
 struct Viewer {
-    playout: Playout,
+    clock: ClockRecovery,
     /// Added to the publisher's timestamps: what another timeline of his looks like.
     shift: i64,
-    events: Vec<(i64, Event)>,
+    adjustments: Vec<(i64, Adjustment)>,
     /// The arrival and the latency after each frame, but for the acquisitions.
     latencies: Vec<(i64, i64)>,
 }
@@ -91,9 +91,9 @@ struct Viewer {
 impl Viewer {
     fn new(latency: Duration) -> Self {
         Self {
-            playout: Playout::new(latency),
+            clock: ClockRecovery::new(latency),
             shift: 0,
-            events: Vec::new(),
+            adjustments: Vec::new(),
             latencies: Vec::new(),
         }
     }
@@ -102,7 +102,7 @@ impl Viewer {
     fn settled(latency: Duration) -> Self {
         let mut viewer = Self::new(latency);
         viewer.watch(&both((-10 * SEC, 0), steady(0)));
-        assert_eq!((viewer.latency(), viewer.events.len()), (0, 0));
+        assert_eq!((viewer.latency(), viewer.adjustments.len()), (0, 0));
         viewer
     }
 
@@ -110,19 +110,19 @@ impl Viewer {
     fn apart() -> Self {
         let mut viewer = Self::new(BUDGET);
         viewer.watch(&apart((-10 * SEC, -10 * SEC), 0, (FAST, SLOW)));
-        assert_eq!((viewer.latency(), viewer.events.len()), (SLOW, 0));
+        assert_eq!((viewer.latency(), viewer.adjustments.len()), (SLOW, 0));
         viewer
     }
 
-    fn observe(&mut self, frame: Frame) -> Event {
+    fn observe(&mut self, frame: Frame) -> Adjustment {
         let timestamp = self.timestamp(frame.timestamp);
         let event = self
-            .playout
+            .clock
             .observe(frame.track, timestamp, local(frame.arrival));
-        if event != Event::Steady {
-            self.events.push((frame.arrival, event));
+        if event != Adjustment::Steady {
+            self.adjustments.push((frame.arrival, event));
         }
-        if self.playout.acquired(local(frame.arrival)) {
+        if self.clock.acquired(local(frame.arrival)) {
             self.latencies.push((frame.arrival, self.latency()));
         }
         event
@@ -140,7 +140,7 @@ impl Viewer {
 
     /// What the mapping adds to the time at which a frame was stamped.
     fn latency(&self) -> i64 {
-        self.playout.offset() + EPOCH + self.shift - LOCAL
+        self.clock.offset() + EPOCH + self.shift - LOCAL
     }
 
     /// The extremes of the latency from arrival time `from` on.
@@ -166,7 +166,7 @@ impl Viewer {
 
     #[track_caller]
     fn assert_no_event(&self) {
-        assert_eq!(self.events, []);
+        assert_eq!(self.adjustments, []);
     }
 }
 
@@ -203,14 +203,14 @@ fn late_join_ends_at_the_smallest_transit() {
         (-4 * SEC, 2 * SEC),
         blackout(-4 * SEC, 0, 100),
     );
-    assert!(!viewer.playout.acquired(local(0)));
+    assert!(!viewer.clock.acquired(local(0)));
     for frame in &frames {
         let _ = viewer.observe(*frame);
         if frame.arrival < 40 * MS {
-            assert!(!viewer.playout.acquired(local(frame.arrival)));
+            assert!(!viewer.clock.acquired(local(frame.arrival)));
         }
     }
-    assert!(viewer.playout.acquired(local(2 * SEC)));
+    assert!(viewer.clock.acquired(local(2 * SEC)));
     viewer.assert_no_event();
     viewer.assert_latency(150 * MS, 0, 0);
 }
@@ -222,7 +222,7 @@ fn late_join_is_acquired_soon_after_the_burst() {
     let frames = track(VIDEO, VIDEO_PERIOD, (-4 * SEC, 2 * SEC), burst);
     let acquired = frames.iter().find(|frame| {
         let _ = viewer.observe(**frame);
-        viewer.playout.acquired(local(frame.arrival))
+        viewer.clock.acquired(local(frame.arrival))
     });
     let acquired = acquired.unwrap().arrival;
     assert!(acquired <= 160 * MS, "{acquired}");
@@ -250,9 +250,9 @@ fn live_edge_join_is_acquired_in_20_ms() {
         timestamp: 0,
         arrival: 7 * MS,
     });
-    assert!(!viewer.playout.acquired(local(26 * MS)));
-    assert!(viewer.playout.acquired(local(27 * MS)));
-    assert_eq!(viewer.playout.map(viewer.timestamp(0)), LOCAL + 7 * MS);
+    assert!(!viewer.clock.acquired(local(26 * MS)));
+    assert!(viewer.clock.acquired(local(27 * MS)));
+    assert_eq!(viewer.clock.map(viewer.timestamp(0)), LOCAL + 7 * MS);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn acquisition_is_bounded_on_a_slow_link_and_latency_comes_down_after_it() {
         let frames = track(VIDEO, VIDEO_PERIOD, (-5 * SEC, 20 * SEC), slow);
         let acquired = frames.iter().find(|frame| {
             let _ = viewer.observe(**frame);
-            viewer.playout.acquired(local(frame.arrival))
+            viewer.clock.acquired(local(frame.arrival))
         });
         assert!(acquired.unwrap().arrival <= 333 * MS);
         for frame in frames.iter().filter(|frame| frame.arrival > 333 * MS) {
@@ -278,7 +278,7 @@ fn acquisition_is_bounded_on_a_slow_link_and_latency_comes_down_after_it() {
         viewer.assert_latency(caught_up + 3 * SEC, 0, 2 * MS);
         assert!(
             viewer
-                .events
+                .adjustments
                 .iter()
                 .all(|(at, _)| *at <= caught_up + 500 * MS)
         );
@@ -299,7 +299,7 @@ fn burst_in_flights_a_round_trip_apart_is_one_acquisition() {
     });
     for frame in &frames {
         let _ = viewer.observe(*frame);
-        let acquired = viewer.playout.acquired(local(frame.arrival));
+        let acquired = viewer.clock.acquired(local(frame.arrival));
         assert_eq!(acquired, frame.arrival > 200 * MS, "at {}", frame.arrival);
     }
     viewer.assert_no_event();
@@ -319,7 +319,7 @@ fn skew_is_followed_by_a_slow_slew() {
         let frames = both((0, 600 * SEC), |time| skew(time) + random.below(30 * MS));
         let (mut head, mut before) = (0, 0);
         for frame in &frames {
-            assert_eq!(viewer.observe(*frame), Event::Steady);
+            assert_eq!(viewer.observe(*frame), Adjustment::Steady);
             let error = viewer.latency() - skew(frame.timestamp);
             if frame.arrival > 5 * SEC {
                 assert!(
@@ -364,8 +364,8 @@ fn mapped_time_is_monotonic_where_timestamps_are() {
     }
     let mut last = i64::MIN;
     for frame in frames.iter().skip(100) {
-        assert_eq!(viewer.observe(*frame), Event::Steady);
-        let mapped = viewer.playout.map(viewer.timestamp(frame.timestamp));
+        assert_eq!(viewer.observe(*frame), Adjustment::Steady);
+        let mapped = viewer.clock.map(viewer.timestamp(frame.timestamp));
         assert!(mapped >= last);
         last = mapped;
     }
@@ -386,7 +386,7 @@ fn an_hour_of_jitter_ends_where_it_began() {
         let mut viewer = Viewer::new(BUDGET);
         viewer.watch(&frames);
         // The first seconds may step down from a first frame that was hindered.
-        assert!(viewer.events.iter().all(|(at, _)| *at < SEC));
+        assert!(viewer.adjustments.iter().all(|(at, _)| *at < SEC));
         // Less than that, frame after frame, one of the two tracks was not hindered.
         viewer.assert_latency(10 * SEC, 0, 15 * MS);
         assert!(viewer.latency() < 8 * MS);
@@ -420,15 +420,17 @@ fn delay_beyond_the_budget_steps_up_and_comes_back_down() {
         let mut viewer = Viewer::settled(Duration::from_millis(budget));
         let mut random = Random(6);
         viewer.watch(&both((0, 60 * SEC), |_| 300 * MS + random.below(20 * MS)));
-        let [(at, Event::Stepped { by })] = viewer.events[..] else {
-            panic!("{:?}", viewer.events);
+        let [(at, Adjustment::Stepped { by })] = viewer.adjustments[..] else {
+            panic!("{:?}", viewer.adjustments);
         };
         assert!(at < 1500 * MS, "{at}");
         assert!((300 * MS..310 * MS).contains(&by), "{by}");
         viewer.assert_latency(at, 295 * MS, 310 * MS);
 
         viewer.watch(&both((60 * SEC, 120 * SEC), |_| random.below(20 * MS)));
-        assert!(matches!(viewer.events[1..], [(_, Event::Stepped { by })] if by < -280 * MS));
+        assert!(
+            matches!(viewer.adjustments[1..], [(_, Adjustment::Stepped { by })] if by < -280 * MS)
+        );
         viewer.assert_latency(61 * SEC, 0, 10 * MS);
     }
 }
@@ -444,7 +446,7 @@ fn delay_within_the_budget_is_followed_by_a_slew_and_comes_back_in_3_s() {
         viewer.assert_latency(55 * SEC, rise - 4 * MS, rise);
 
         viewer.watch(&both((60 * SEC, 70 * SEC), steady(0)));
-        assert!(viewer.events.len() <= 1);
+        assert!(viewer.adjustments.len() <= 1);
         viewer.assert_latency(63 * SEC + rise, 0, 16 * MS);
         viewer.assert_latency(68 * SEC, 0, 0);
     }
@@ -456,7 +458,7 @@ fn a_slow_stream_steps_up_too() {
     let slow = |range, delay| track(VIDEO, 200 * MS, range, steady(delay));
     viewer.watch(&slow((-5 * SEC, 0), 0));
     viewer.watch(&slow((0, 10 * SEC), 300 * MS));
-    assert!(matches!(viewer.events[..], [(at, Event::Stepped { .. })] if at < 3 * SEC));
+    assert!(matches!(viewer.adjustments[..], [(at, Adjustment::Stepped { .. })] if at < 3 * SEC));
     assert_eq!(viewer.latency(), 300 * MS);
 }
 
@@ -518,13 +520,13 @@ fn backlog_that_drains_slowly_does_not_freeze_the_picture() {
         for frame in &frames {
             let _ = viewer.observe(*frame);
             let timestamp = viewer.timestamp(frame.timestamp);
-            if viewer.playout.lateness(timestamp, local(frame.arrival)) <= 200 * MS {
+            if viewer.clock.lateness(timestamp, local(frame.arrival)) <= 200 * MS {
                 on_time = frame.arrival;
             }
             assert!(frame.arrival - on_time < 4100 * MS);
         }
         // About one step a second, and then all is as it was.
-        assert!((viewer.events.len() as i64) < 3 + (drained - to) / SEC);
+        assert!((viewer.adjustments.len() as i64) < 3 + (drained - to) / SEC);
         viewer.assert_latency(drained + 1500 * MS, 0, 16 * MS);
         viewer.assert_latency(drained + 5 * SEC, 0, 0);
     }
@@ -537,27 +539,27 @@ fn backlog_of_a_slow_stream_makes_a_step_a_second() {
     let mut viewer = Viewer::new(BUDGET);
     viewer.watch(&slow(-20 * SEC, 20 * SEC, &mut blackout(-20 * SEC, 0, 5)));
     assert!(
-        (1..=6).contains(&viewer.events.len()),
+        (1..=6).contains(&viewer.adjustments.len()),
         "{:?}",
-        viewer.events
+        viewer.adjustments
     );
     viewer.assert_latency(10 * SEC, 0, 0);
     // Also after a connection was lost in the midst of another.
     let mut lost = slow(20 * SEC, 80 * SEC, &mut blackout(20 * SEC, 42 * SEC, 5));
     lost.retain(|frame| frame.arrival < 44 * SEC);
-    viewer.playout.reconnected(local(42 * SEC));
+    viewer.clock.reconnected(local(42 * SEC));
     viewer.watch(&lost);
-    viewer.playout.reconnected(local(45 * SEC));
-    viewer.events.clear();
+    viewer.clock.reconnected(local(45 * SEC));
+    viewer.adjustments.clear();
     viewer.watch(&slow(
         20 * SEC,
         80 * SEC,
         &mut blackout(20 * SEC, 46 * SEC, 5),
     ));
     assert!(
-        (1..=8).contains(&viewer.events.len()),
+        (1..=8).contains(&viewer.adjustments.len()),
         "{:?}",
-        viewer.events
+        viewer.adjustments
     );
     viewer.assert_latency(60 * SEC, 0, 0);
 }
@@ -607,7 +609,7 @@ fn slow_video_and_fast_audio_are_both_on_time_from_the_start() {
             for frame in frames {
                 let _ = viewer.observe(frame);
                 let now = local(frame.arrival);
-                assert!(!viewer.playout.acquired(now) || viewer.latency() >= SLOW - 20 * MS);
+                assert!(!viewer.clock.acquired(now) || viewer.latency() >= SLOW - 20 * MS);
             }
             viewer.assert_no_event();
             viewer.assert_latency(
@@ -630,8 +632,8 @@ fn slow_track_after_the_fast_one_steps_up_at_once() {
             };
             let mut viewer = Viewer::new(BUDGET);
             viewer.watch(&apart((fast, slow), 90 * SEC, (audio, video)));
-            let [(at, Event::Stepped { by })] = viewer.events[..] else {
-                panic!("{:?}", viewer.events);
+            let [(at, Adjustment::Stepped { by })] = viewer.adjustments[..] else {
+                panic!("{:?}", viewer.adjustments);
             };
             assert_eq!(by, SLOW - FAST);
             assert!((later..later + 120 * MS).contains(&at), "{at}");
@@ -667,7 +669,7 @@ fn slightly_slower_track_is_followed_by_a_slew() {
     // But not if it uses up most of the budget.
     let mut viewer = Viewer::new(BUDGET);
     viewer.watch(&apart((0, SEC), 60 * SEC, (10 * MS, 110 * MS)));
-    assert!(matches!(viewer.events[..], [(at, _)] if at < 1250 * MS));
+    assert!(matches!(viewer.adjustments[..], [(at, _)] if at < 1250 * MS));
     viewer.assert_latency(1250 * MS, 110 * MS, 110 * MS);
 }
 
@@ -684,10 +686,10 @@ fn old_group_of_a_new_slow_track_makes_one_step() {
         frames.sort_by_key(|frame| frame.arrival);
         viewer.watch(&frames);
         assert!(
-            matches!(viewer.events[..], [(at, Event::Stepped { by })]
+            matches!(viewer.adjustments[..], [(at, Adjustment::Stepped { by })]
                 if at < 2100 * MS && by == SLOW - FAST),
             "{:?}",
-            viewer.events
+            viewer.adjustments
         );
     }
 }
@@ -701,7 +703,7 @@ fn old_group_of_a_new_track_that_hardly_drains_does_not_freeze_the_picture() {
     });
     viewer.watch(&merge([audio, video]));
     assert!(
-        matches!(viewer.events[0], (at, Event::Stepped { by: SEC.. })
+        matches!(viewer.adjustments[0], (at, Adjustment::Stepped { by: SEC.. })
         if at < 4100 * MS)
     );
     viewer.assert_latency(35 * SEC, 0, 0);
@@ -721,8 +723,8 @@ fn new_track_does_not_hasten_a_slew() {
 fn latency_comes_down_when_the_slow_track_ends() {
     let mut viewer = Viewer::apart();
     viewer.watch(&track(AUDIO, AUDIO_PERIOD, (0, 20 * SEC), steady(FAST)));
-    let [(at, Event::Stepped { by })] = viewer.events[..] else {
-        panic!("{:?}", viewer.events);
+    let [(at, Adjustment::Stepped { by })] = viewer.adjustments[..] else {
+        panic!("{:?}", viewer.adjustments);
     };
     assert!((by - (FAST - SLOW)).abs() < MS, "{by}");
     // The window, and the wait for a falling minimum.
@@ -732,7 +734,7 @@ fn latency_comes_down_when_the_slow_track_ends() {
     let again = track(7, VIDEO_PERIOD, (20 * SEC, 40 * SEC), steady(SLOW));
     let audio = track(AUDIO, AUDIO_PERIOD, (20 * SEC, 40 * SEC), steady(FAST));
     viewer.watch(&merge([audio, again]));
-    assert_eq!(viewer.events.len(), 2);
+    assert_eq!(viewer.adjustments.len(), 2);
     viewer.assert_latency(20 * SEC + SLOW + 120 * MS, SLOW, SLOW);
 }
 
@@ -740,7 +742,7 @@ fn latency_comes_down_when_the_slow_track_ends() {
 fn short_gap_of_the_slow_track_changes_nothing() {
     let mut viewer = Viewer::apart();
     viewer.watch(&apart((0, 3 * SEC), 20 * SEC, (FAST, SLOW)));
-    // Subscribed again, it is another track to the playout.
+    // Subscribed again, it is another track to the clock.
     let audio = track(AUDIO, AUDIO_PERIOD, (20 * SEC, 40 * SEC), steady(FAST));
     let video = track(7, VIDEO_PERIOD, (18 * SEC, 40 * SEC), |time| {
         (22 * SEC - time).max(SLOW)
@@ -771,7 +773,7 @@ fn drift_of_tracks_with_different_delays_is_followed() {
                 frame.arrival
             );
         }
-        assert!(viewer.events.iter().all(|(at, _)| *at < 2 * SEC));
+        assert!(viewer.adjustments.iter().all(|(at, _)| *at < 2 * SEC));
     }
 }
 
@@ -793,11 +795,13 @@ fn an_hour_of_jitter_of_the_slow_track_ends_where_it_began() {
 fn path_of_a_slow_and_a_fast_track_steps_both() {
     let mut viewer = Viewer::apart();
     viewer.watch(&apart((0, 0), 30 * SEC, (FAST + 300 * MS, SLOW + 300 * MS)));
-    assert!(matches!(viewer.events[..], [(at, Event::Stepped { by })]
-        if at < 1500 * MS && by == 300 * MS));
+    assert!(
+        matches!(viewer.adjustments[..], [(at, Adjustment::Stepped { by })]
+        if at < 1500 * MS && by == 300 * MS)
+    );
     let back = apart((30 * SEC, 30 * SEC), 60 * SEC, (FAST, SLOW));
     viewer.watch(&back);
-    assert!(matches!(viewer.events[1..], [(_, Event::Stepped { by })] if by < -295 * MS));
+    assert!(matches!(viewer.adjustments[1..], [(_, Adjustment::Stepped { by })] if by < -295 * MS));
     viewer.assert_latency(32 * SEC, SLOW, SLOW);
 }
 
@@ -806,7 +810,7 @@ fn path_of_tracks_that_differ_a_little_makes_one_step() {
     let mut viewer = Viewer::new(BUDGET);
     viewer.watch(&apart((-10 * SEC, -10 * SEC), 0, (0, 50 * MS)));
     viewer.watch(&apart((0, 0), 30 * SEC, (400 * MS, 450 * MS)));
-    assert!(matches!(viewer.events[..], [(_, Event::Stepped { by })] if by == 400 * MS));
+    assert!(matches!(viewer.adjustments[..], [(_, Adjustment::Stepped { by })] if by == 400 * MS));
     assert_eq!(viewer.latency(), 450 * MS);
 }
 
@@ -828,8 +832,10 @@ fn blackout_of_a_slow_and_a_fast_track_leaves_latency_as_it_was() {
 fn track_that_becomes_late_takes_the_other_with_it() {
     let mut viewer = Viewer::settled(BUDGET);
     viewer.watch(&apart((0, 0), 30 * SEC, (0, SEC)));
-    assert!(matches!(viewer.events[..], [(at, Event::Stepped { by })]
-        if at < 2100 * MS && by == SEC));
+    assert!(
+        matches!(viewer.adjustments[..], [(at, Adjustment::Stepped { by })]
+        if at < 2100 * MS && by == SEC)
+    );
     viewer.assert_latency(2100 * MS, SEC, SEC);
 }
 
@@ -864,7 +870,7 @@ fn track_of_another_clock_is_not_waited_for() {
             // The fastest is played, that is the one whose timestamps are ahead.
             let latency = 0.min(-shift);
             viewer.assert_latency(7 * SEC, latency, latency);
-            assert!(viewer.events.len() <= 1, "{:?}", viewer.events);
+            assert!(viewer.adjustments.len() <= 1, "{:?}", viewer.adjustments);
         }
     }
 }
@@ -885,8 +891,13 @@ fn jump_of_a_slow_and_a_fast_track_ends_on_time() {
             viewer.shift = if frame.timestamp < 0 { 0 } else { jump };
             let _ = viewer.observe(frame);
         }
-        assert!(viewer.events.iter().all(|(at, _)| *at < SLOW + 200 * MS));
-        assert!(viewer.events.len() <= 4, "{:?}", viewer.events);
+        assert!(
+            viewer
+                .adjustments
+                .iter()
+                .all(|(at, _)| *at < SLOW + 200 * MS)
+        );
+        assert!(viewer.adjustments.len() <= 4, "{:?}", viewer.adjustments);
         viewer.assert_latency(SLOW + 200 * MS, SLOW, SLOW);
     }
 }
@@ -895,7 +906,7 @@ fn jump_of_a_slow_and_a_fast_track_ends_on_time() {
 fn reconnection_keeps_the_offset_of_a_slow_and_a_fast_track() {
     for later in [0, 500 * MS, 2 * SEC] {
         let mut viewer = Viewer::apart();
-        viewer.playout.reconnected(local(2 * SEC));
+        viewer.clock.reconnected(local(2 * SEC));
         // Other subscriptions, and the slow track is the last to come back.
         let audio = track(2, AUDIO_PERIOD, (3 * SEC, 30 * SEC), steady(FAST));
         let video = track(3, VIDEO_PERIOD, (SEC, 30 * SEC), |time| {
@@ -911,9 +922,9 @@ fn reconnection_keeps_the_offset_of_a_slow_and_a_fast_track() {
 fn reconnections_in_a_row_keep_the_offset_of_a_slow_and_a_fast_track() {
     let mut viewer = Viewer::apart();
     // The slow track is late to come back, and does so at the second time only.
-    viewer.playout.reconnected(local(2 * SEC));
+    viewer.clock.reconnected(local(2 * SEC));
     viewer.watch(&track(2, AUDIO_PERIOD, (3 * SEC, 4 * SEC), steady(FAST)));
-    viewer.playout.reconnected(local(5 * SEC));
+    viewer.clock.reconnected(local(5 * SEC));
     let audio = track(3, AUDIO_PERIOD, (6 * SEC, 30 * SEC), steady(FAST));
     let video = track(4, VIDEO_PERIOD, (6 * SEC, 30 * SEC), steady(SLOW));
     viewer.watch(&merge([audio, video]));
@@ -925,13 +936,13 @@ fn reconnections_in_a_row_keep_the_offset_of_a_slow_and_a_fast_track() {
 fn reconnection_of_a_slow_and_a_fast_track_on_another_path_follows_it() {
     for delay in [-200 * MS, 400 * MS] {
         let mut viewer = Viewer::apart();
-        viewer.playout.reconnected(local(2 * SEC));
+        viewer.clock.reconnected(local(2 * SEC));
         viewer.watch(&apart(
             (3 * SEC, 3 * SEC),
             30 * SEC,
             (FAST + delay, SLOW + delay),
         ));
-        assert!(viewer.events.len() <= 1, "{:?}", viewer.events);
+        assert!(viewer.adjustments.len() <= 1, "{:?}", viewer.adjustments);
         viewer.assert_latency(5 * SEC, SLOW + delay, SLOW + delay);
     }
 }
@@ -939,9 +950,9 @@ fn reconnection_of_a_slow_and_a_fast_track_on_another_path_follows_it() {
 #[test]
 fn reconnection_without_the_slow_track_comes_down() {
     let mut viewer = Viewer::apart();
-    viewer.playout.reconnected(local(2 * SEC));
+    viewer.clock.reconnected(local(2 * SEC));
     viewer.watch(&track(2, AUDIO_PERIOD, (3 * SEC, 30 * SEC), steady(FAST)));
-    assert!(matches!(viewer.events[..], [(_, Event::Stepped { by })] if by < -1400 * MS));
+    assert!(matches!(viewer.adjustments[..], [(_, Adjustment::Stepped { by })] if by < -1400 * MS));
     viewer.assert_latency(8 * SEC, FAST, FAST);
 }
 
@@ -958,7 +969,7 @@ fn all_tracks_have_one_offset() {
     });
     for frame in merge([audio, video]) {
         let _ = viewer.observe(frame);
-        let map = |time| viewer.playout.map(viewer.timestamp(time));
+        let map = |time| viewer.clock.map(viewer.timestamp(time));
         // What was captured at once is shown at once, whichever track it is of.
         assert_eq!(map(frame.timestamp) - map(0), frame.timestamp);
     }
@@ -979,14 +990,14 @@ fn jump_of_the_timeline_reanchors_with_its_first_frame() {
         let mut viewer = Viewer::settled(BUDGET);
         viewer.shift = jump;
         viewer.watch(&both((0, 10 * SEC), steady(0)));
-        assert_eq!(viewer.events, [(0, Event::Reanchored)]);
+        assert_eq!(viewer.adjustments, [(0, Adjustment::Reanchored)]);
         viewer.assert_latency(0, 0, 0);
         // On the new timeline a backlog is one as before.
         viewer.watch(&both(
             (10 * SEC, 20 * SEC),
             blackout(10 * SEC, 15 * SEC, 100),
         ));
-        assert_eq!(viewer.events, [(0, Event::Reanchored)]);
+        assert_eq!(viewer.adjustments, [(0, Adjustment::Reanchored)]);
         viewer.assert_latency(0, 0, 0);
     }
 }
@@ -994,16 +1005,16 @@ fn jump_of_the_timeline_reanchors_with_its_first_frame() {
 #[test]
 fn reanchoring_acquires_again() {
     let mut viewer = Viewer::settled(BUDGET);
-    assert!(viewer.playout.acquired(local(0)));
+    assert!(viewer.clock.acquired(local(0)));
     viewer.shift = 3600 * SEC;
     // The first frames on the new timeline are a backlog of two seconds.
     let burst = blackout(-2 * SEC, 10 * MS, 100);
     for frame in both((-2 * SEC, 10 * SEC), burst) {
         let _ = viewer.observe(frame);
         let now = local(frame.arrival);
-        assert!(!viewer.playout.acquired(now) || viewer.latency() == 0);
+        assert!(!viewer.clock.acquired(now) || viewer.latency() == 0);
     }
-    assert_eq!(viewer.events, [(10 * MS, Event::Reanchored)]);
+    assert_eq!(viewer.adjustments, [(10 * MS, Adjustment::Reanchored)]);
     viewer.assert_latency(100 * MS, 0, 0);
 }
 
@@ -1017,7 +1028,7 @@ fn tracks_may_jump_one_after_the_other() {
                 viewer.shift = if frame.timestamp >= from { jump } else { 0 };
                 let _ = viewer.observe(frame);
             }
-            assert!(viewer.events.iter().all(|(at, _)| *at <= 200 * MS));
+            assert!(viewer.adjustments.iter().all(|(at, _)| *at <= 200 * MS));
             viewer.assert_latency(200 * MS, 0, 0);
         }
     }
@@ -1029,9 +1040,9 @@ fn timeline_that_stood_still_steps_after_confirmation() {
     // Ten seconds of pause that the timestamps do not count look like a blackout at first.
     viewer.shift = -10 * SEC;
     viewer.watch(&both((10 * SEC, 30 * SEC), steady(0)));
-    assert_eq!(viewer.events.len(), 1);
-    let (at, event) = viewer.events[0];
-    assert_eq!(event, Event::Stepped { by: 10 * SEC });
+    assert_eq!(viewer.adjustments.len(), 1);
+    let (at, event) = viewer.adjustments[0];
+    assert_eq!(event, Adjustment::Stepped { by: 10 * SEC });
     assert!(at <= 11_100 * MS);
     assert_eq!(viewer.latency(), 0);
 }
@@ -1074,7 +1085,7 @@ fn reordered_frames_are_no_jump() {
     }
     viewer.assert_no_event();
     viewer.assert_latency(0, 0, 0);
-    assert_eq!(viewer.playout.jitter(), Duration::ZERO);
+    assert_eq!(viewer.clock.jitter(), Duration::ZERO);
 }
 
 // Reconnection.
@@ -1083,15 +1094,15 @@ fn reordered_frames_are_no_jump() {
 fn reconnection_on_the_same_path_keeps_the_offset() {
     for gop in [0, 500 * MS, 3 * SEC, 6 * SEC] {
         let mut viewer = Viewer::settled(BUDGET);
-        viewer.playout.reconnected(local(SEC));
-        assert!(!viewer.playout.acquired(local(SEC)));
+        viewer.clock.reconnected(local(SEC));
+        assert!(!viewer.clock.acquired(local(SEC)));
         // Long groups are sent again from before what was seen already.
         let from = 2 * SEC - gop;
         for frame in both((from, 20 * SEC), blackout(from, 2 * SEC, 40)) {
             let _ = viewer.observe(frame);
             // Known as soon as a frame is on time, and not before.
             let on_time = viewer.latency() == 0;
-            assert_eq!(viewer.playout.acquired(local(frame.arrival)), on_time);
+            assert_eq!(viewer.clock.acquired(local(frame.arrival)), on_time);
             // Nine tenths of the budget.
             assert!(on_time || frame.arrival - frame.timestamp > 180 * MS);
         }
@@ -1103,7 +1114,7 @@ fn reconnection_on_the_same_path_keeps_the_offset() {
 #[test]
 fn reconnection_with_live_audio_and_an_old_group_of_video_keeps_the_offset() {
     let mut viewer = Viewer::settled(BUDGET);
-    viewer.playout.reconnected(local(0));
+    viewer.clock.reconnected(local(0));
     let mut frames = track(AUDIO, AUDIO_PERIOD, (0, 10 * SEC), steady(0));
     let burst = blackout(-5 * SEC, MS, 50);
     frames.extend(track(VIDEO, VIDEO_PERIOD, (-5 * SEC, 10 * SEC), burst));
@@ -1116,7 +1127,7 @@ fn reconnection_with_live_audio_and_an_old_group_of_video_keeps_the_offset() {
 #[test]
 fn reconnection_waits_for_flights_a_round_trip_apart() {
     let mut viewer = Viewer::settled(BUDGET);
-    viewer.playout.reconnected(local(SEC));
+    viewer.clock.reconnected(local(SEC));
     // One second every 100 ms, and on time after 200 ms.
     let flight = |time: i64| 2 * SEC + (time + SEC) / SEC * 100 * MS;
     let frames = both((-SEC, 20 * SEC), |time| {
@@ -1124,7 +1135,7 @@ fn reconnection_waits_for_flights_a_round_trip_apart() {
     });
     for frame in frames {
         let _ = viewer.observe(frame);
-        let acquired = viewer.playout.acquired(local(frame.arrival));
+        let acquired = viewer.clock.acquired(local(frame.arrival));
         assert_eq!(acquired, viewer.latency() == 0);
     }
     viewer.assert_no_event();
@@ -1139,7 +1150,7 @@ fn reconnection_soon_after_the_first_frame_keeps_its_offset() {
         timestamp: 0,
         arrival: 0,
     });
-    viewer.playout.reconnected(local(25 * MS));
+    viewer.clock.reconnected(local(25 * MS));
     viewer.watch(&both((SEC, 2 * SEC), steady(100 * MS)));
     viewer.assert_no_event();
     viewer.assert_latency(0, 0, 5 * MS);
@@ -1149,7 +1160,7 @@ fn reconnection_soon_after_the_first_frame_keeps_its_offset() {
 fn reconnection_within_the_budget_keeps_the_offset_and_slews() {
     for delay in [-20 * MS, 100 * MS] {
         let mut viewer = Viewer::settled(BUDGET);
-        viewer.playout.reconnected(local(9 * SEC));
+        viewer.clock.reconnected(local(9 * SEC));
         viewer.watch(&both((10 * SEC, 11 * SEC), steady(delay)));
         viewer.assert_no_event();
         viewer.assert_latency(0, -5 * MS, 5 * MS);
@@ -1163,24 +1174,27 @@ fn reconnection_within_the_budget_keeps_the_offset_and_slews() {
 fn reconnection_on_another_path_acquires_again() {
     for (delay, shift) in [(400 * MS, 0), (0, -3600 * SEC), (0, 3600 * SEC)] {
         let mut viewer = Viewer::settled(BUDGET);
-        viewer.playout.reconnected(local(9 * SEC));
+        viewer.clock.reconnected(local(9 * SEC));
         viewer.shift = shift;
         viewer.watch(&both((10 * SEC, 30 * SEC), steady(delay)));
         viewer.assert_no_event();
         viewer.assert_latency(10_000 * MS, delay, delay);
-        assert!(viewer.playout.acquired(local(10_700 * MS)));
+        assert!(viewer.clock.acquired(local(10_700 * MS)));
         // The offset from before is forgotten.
         viewer.watch(&both((30 * SEC, 40 * SEC), steady(delay - 250 * MS)));
-        assert!(matches!(viewer.events[..], [(_, Event::Stepped { .. })]));
+        assert!(matches!(
+            viewer.adjustments[..],
+            [(_, Adjustment::Stepped { .. })]
+        ));
     }
 }
 
 #[test]
 fn reconnection_on_a_shorter_path_comes_down() {
     let mut viewer = Viewer::settled(BUDGET);
-    viewer.playout.reconnected(local(9 * SEC));
+    viewer.clock.reconnected(local(9 * SEC));
     viewer.watch(&both((10 * SEC, 30 * SEC), steady(-150 * MS)));
-    assert!(matches!(viewer.events[..], [(_, Event::Stepped { by })] if by < -149 * MS));
+    assert!(matches!(viewer.adjustments[..], [(_, Adjustment::Stepped { by })] if by < -149 * MS));
     viewer.assert_latency(10_500 * MS, -150 * MS, -150 * MS);
 }
 
@@ -1189,7 +1203,7 @@ fn reconnections_in_a_row_keep_the_offset() {
     let mut viewer = Viewer::settled(BUDGET);
     for n in 0..100 {
         let (from, to) = (n * 10 * SEC, (n * 10 + 8) * SEC);
-        viewer.playout.reconnected(local(from));
+        viewer.clock.reconnected(local(from));
         // Now and then the connection is lost again before a frame was on time.
         let to = if n % 3 == 1 { from + 10 * MS } else { to };
         viewer.watch(&both(
@@ -1204,8 +1218,8 @@ fn reconnections_in_a_row_keep_the_offset() {
 #[test]
 fn reconnection_before_the_first_frame_is_harmless() {
     let mut viewer = Viewer::new(BUDGET);
-    viewer.playout.reconnected(local(0));
-    assert!(!viewer.playout.acquired(local(SEC)));
+    viewer.clock.reconnected(local(0));
+    assert!(!viewer.clock.acquired(local(SEC)));
     viewer.watch(&both((SEC, 2 * SEC), steady(0)));
     viewer.assert_no_event();
     assert_eq!(viewer.latency(), 0);
@@ -1218,9 +1232,12 @@ fn a_smaller_budget_steps_where_the_larger_slewed() {
     let mut viewer = Viewer::settled(Duration::from_millis(500));
     viewer.watch(&both((0, 2 * SEC), steady(300 * MS)));
     viewer.assert_no_event();
-    viewer.playout.set_latency(BUDGET);
+    viewer.clock.set_latency(BUDGET);
     viewer.watch(&both((2 * SEC, 4 * SEC), steady(300 * MS)));
-    assert!(matches!(viewer.events[..], [(_, Event::Stepped { .. })]));
+    assert!(matches!(
+        viewer.adjustments[..],
+        [(_, Adjustment::Stepped { .. })]
+    ));
     assert_eq!(viewer.latency(), 300 * MS);
 }
 
@@ -1229,7 +1246,7 @@ fn no_budget_works_with_jitter() {
     let mut viewer = Viewer::new(Duration::ZERO);
     let mut random = Random(8);
     viewer.watch(&both((0, 3600 * SEC), |_| random.below(100 * MS)));
-    assert!(viewer.events.iter().all(|(at, _)| *at < SEC));
+    assert!(viewer.adjustments.iter().all(|(at, _)| *at < SEC));
     viewer.assert_latency(10 * SEC, 0, 15 * MS);
 }
 
@@ -1247,7 +1264,7 @@ fn jitter_beyond_the_budget_is_no_new_delay() {
     let mut random = Random(11);
     let jitter = |_| random.below(90 * MS);
     viewer.watch(&track(VIDEO, 100 * MS, (0, 3600 * SEC), jitter));
-    assert!(viewer.events.iter().all(|(at, _)| *at < SEC));
+    assert!(viewer.adjustments.iter().all(|(at, _)| *at < SEC));
     viewer.assert_latency(10 * SEC, 0, 8 * MS);
 }
 
@@ -1257,13 +1274,13 @@ fn jitter_beyond_the_budget_is_no_new_delay() {
 fn lateness_is_relative_to_on_time() {
     let viewer = Viewer::settled(BUDGET);
     let timestamp = viewer.timestamp(SEC);
-    assert_eq!(viewer.playout.lateness(timestamp, local(SEC)), 0);
+    assert_eq!(viewer.clock.lateness(timestamp, local(SEC)), 0);
     assert_eq!(
-        viewer.playout.lateness(timestamp, local(SEC + 70 * MS)),
+        viewer.clock.lateness(timestamp, local(SEC + 70 * MS)),
         70 * MS
     );
     assert_eq!(
-        viewer.playout.lateness(timestamp, local(SEC - 3 * MS)),
+        viewer.clock.lateness(timestamp, local(SEC - 3 * MS)),
         -3 * MS
     );
 }
@@ -1271,13 +1288,13 @@ fn lateness_is_relative_to_on_time() {
 #[test]
 fn jitter_is_the_mean_difference_of_transits() {
     let mut viewer = Viewer::settled(BUDGET);
-    assert_eq!(viewer.playout.jitter(), Duration::ZERO);
+    assert_eq!(viewer.clock.jitter(), Duration::ZERO);
     let mut odd = false;
     viewer.watch(&track(AUDIO, AUDIO_PERIOD, (0, 10 * SEC), |_| {
         odd = !odd;
         if odd { 10 * MS } else { 0 }
     }));
-    let jitter = viewer.playout.jitter().as_micros();
+    let jitter = viewer.clock.jitter().as_micros();
     assert!((9_990..=10_000).contains(&jitter), "{jitter}");
 }
 
@@ -1305,18 +1322,18 @@ fn no_value_panics() {
         }
     };
     for budget in [Duration::ZERO, BUDGET, Duration::MAX] {
-        let mut playout = Playout::new(budget);
+        let mut clock = ClockRecovery::new(budget);
         for n in 0..200_000 {
             let (timestamp, arrival) = (pick(), pick());
-            let _ = playout.observe((pick() % 40) as u32, timestamp, arrival);
-            let _ = playout.map(pick());
-            let _ = playout.acquired(pick());
-            let _ = playout.lateness(pick(), pick());
-            let _ = playout.jitter();
+            let _ = clock.observe((pick() % 40) as u32, timestamp, arrival);
+            let _ = clock.map(pick());
+            let _ = clock.acquired(pick());
+            let _ = clock.lateness(pick(), pick());
+            let _ = clock.jitter();
             if n % 1000 == 0 {
-                playout.reconnected(pick());
+                clock.reconnected(pick());
             }
-            assert!(playout.tracks.len() <= TRACKS);
+            assert!(clock.tracks.len() <= TRACKS);
         }
     }
 }
@@ -1336,13 +1353,13 @@ fn one_bad_frame_does_no_lasting_harm() {
                         } else {
                             (bad, local(frame.arrival))
                         };
-                        let _ = viewer.playout.observe(VIDEO, timestamp, arrival);
+                        let _ = viewer.clock.observe(VIDEO, timestamp, arrival);
                     }
                     let _ = viewer.observe(*frame);
                 }
                 viewer.assert_latency(10 * SEC, 0, 0);
-                assert!(viewer.playout.acquired(local(20 * SEC)));
-                assert!(viewer.events.iter().all(|(at, _)| *at < 6 * SEC));
+                assert!(viewer.clock.acquired(local(20 * SEC)));
+                assert!(viewer.adjustments.iter().all(|(at, _)| *at < 6 * SEC));
                 // And it still follows the path.
                 let on = track(VIDEO, VIDEO_PERIOD, (20 * SEC, 60 * SEC), steady(50 * MS));
                 viewer.watch(&on);
