@@ -16,6 +16,7 @@ use moq_mux::{
 use super::{
     cache::Cache,
     container::Wire,
+    timeline::Timeline,
     track::{EncodedFrame, TrackConfig},
 };
 
@@ -43,6 +44,7 @@ struct Inner {
     catalog: catalog::Producer,
     /// Held while a track is announced that has no configuration yet, so that viewers see all tracks at once.
     waiting: Mutex<Waiting>,
+    timeline: Mutex<Timeline>,
     /// What it was published as, so that its viewers can be counted.
     names: Mutex<BTreeSet<String>>,
 }
@@ -140,6 +142,7 @@ impl LocalBroadcast {
                 cache,
                 catalog,
                 waiting: Mutex::default(),
+                timeline: Mutex::default(),
                 names: Mutex::default(),
             }),
             #[cfg(feature = "media")]
@@ -163,6 +166,27 @@ impl LocalBroadcast {
         SystemTime::now()
             .duration_since(UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS))
             .unwrap_or_default()
+    }
+
+    /// A time of the media clock on the timeline of this broadcast, and how often that timeline was moved so far: when the
+    /// count changes, the frame does not continue the one before it.
+    ///
+    /// `time` says when the frame is presented and `now` is the present, if the clock runs yet, both in nanoseconds of one
+    /// clock, the same for all tracks. None for what lies before the broadcast's zero. See [`Timeline`].
+    pub fn timestamp(&self, time: i64, now: Option<i64>) -> Option<(Duration, u32)> {
+        self.timeline().timestamp(time, now, Self::now())
+    }
+
+    /// Says that the media clock stood still for a while, as in a pause, so that the timeline is looked at again.
+    pub fn resume(&self) {
+        self.timeline().resume();
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.inner
+            .timeline
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a place for a track that will come, when it is not known yet what it carries.

@@ -45,7 +45,7 @@ impl Timeline {
     /// the frame does not continue the one before it.
     ///
     /// `time` and `now` are nanoseconds of the media clock, `now` the present, if the clock runs yet. `wall` is the
-    /// present as [`LocalBroadcast::now`](super::LocalBroadcast::now) gives it. None for what lies before the
+    /// present as [`LocalBroadcast::now`](crate::LocalBroadcast::now) gives it. None for what lies before the
     /// broadcast's zero.
     pub fn timestamp(
         &mut self,

@@ -11,7 +11,7 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-pub(super) use pipeline::{Capture, Intake, Tap, Time, stop};
+pub(super) use pipeline::{Capture, CaptureTime, Intake, Tap, stop};
 pub(super) use push::Link;
 pub use push::{AudioPusher, PushError, VideoPusher};
 

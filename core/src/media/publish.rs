@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::encode::fanout::{Hub, Setting, SharedTimeline};
+use super::encode::fanout::{Hub, Setting};
 use super::ladder::plan::Plan;
 use super::{
     AudioEncoder, AudioPreset, AudioSource, EncoderError, InitError, SourceError, VideoEncoder,
@@ -20,7 +20,6 @@ use crate::broadcast::{LocalBroadcast, MediaKind, PublishTrackError, TrackConfig
 /// The sources of a broadcast, none at first.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    timeline: SharedTimeline,
     video: OnceLock<Arc<Hub>>,
     audio: OnceLock<Arc<Hub>>,
 }
@@ -39,7 +38,7 @@ impl LocalBroadcast {
     }
 
     fn hub(&self, kind: MediaKind) -> Arc<Hub> {
-        Hub::new(kind, self.tracks_only(), self.media.timeline.clone())
+        Hub::new(kind, self.tracks_only())
     }
 }
 

@@ -8,10 +8,7 @@ use std::{
 };
 
 use gst::{glib, prelude::*};
-use iroh_live::{
-    Live, LocalBroadcast, TicketWatcher, broadcast::Timeline, iroh::EndpointId,
-    transport::MoqSession,
-};
+use iroh_live::{Live, LocalBroadcast, TicketWatcher, iroh::EndpointId, transport::MoqSession};
 use tokio::task::JoinSet;
 
 use super::{IrohLiveSink, Status};
@@ -22,14 +19,8 @@ pub(super) struct Publisher {
     live: Live,
     name: String,
     /// Of the current run, from PAUSED to READY.
-    run: Mutex<Option<Run>>,
+    run: Mutex<Option<LocalBroadcast>>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-struct Run {
-    broadcast: LocalBroadcast,
-    /// Of running time.
-    timeline: Timeline,
 }
 
 impl Publisher {
@@ -82,32 +73,29 @@ impl Publisher {
                     ("{error}. Set the property broadcast to another name")
                 )
             })?;
-        *self.run() = Some(Run {
-            broadcast: broadcast.clone(),
-            timeline: Timeline::new(),
-        });
+        *self.run() = Some(broadcast.clone());
         Ok(broadcast)
     }
 
     pub(super) fn broadcast(&self) -> Option<LocalBroadcast> {
-        self.run().as_ref().map(|run| run.broadcast.clone())
+        self.run().clone()
     }
 
     /// Ends the broadcast. Viewers whose tracks were not finished wait for it to come back.
     pub(super) fn end(&self) {
-        let run = self.run().take();
-        if let Some(run) = run {
+        let broadcast = self.run().take();
+        if let Some(broadcast) = broadcast {
             // The tracks go one by one now, without having ended. Were the catalog still open, viewers would see them
             // leave it one by one, and take away their pads.
-            run.broadcast.finish();
+            broadcast.finish();
         }
         self.live.transport().unpublish(&self.name);
     }
 
     /// The pipeline was paused, so running time and wall-clock time have come apart.
     pub(super) fn resume(&self) {
-        if let Some(run) = &mut *self.run() {
-            run.timeline.resume();
+        if let Some(broadcast) = &*self.run() {
+            broadcast.resume();
         }
     }
 
@@ -124,10 +112,7 @@ impl Publisher {
             gst::Signed::Positive(time) => nanos(time),
             gst::Signed::Negative(time) => -nanos(time),
         };
-        let mut run = self.run();
-        run.as_mut()?
-            .timeline
-            .timestamp(time, now.map(nanos), LocalBroadcast::now())
+        self.broadcast()?.timestamp(time, now.map(nanos))
     }
 
     pub(super) fn stats(&self) -> Vec<gst::Structure> {
@@ -151,7 +136,7 @@ impl Publisher {
         }
     }
 
-    fn run(&self) -> MutexGuard<'_, Option<Run>> {
+    fn run(&self) -> MutexGuard<'_, Option<LocalBroadcast>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

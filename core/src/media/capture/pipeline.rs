@@ -1,28 +1,23 @@
 //! The pipeline that captures: a source, what decodes it where that is needed, and an appsink for each kind of media.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gst::{glib, prelude::*};
 
 use super::{Format, Recipe, SourceError, elements, make};
 use crate::broadcast::MediaKind;
 
-/// When something was captured.
+/// When something was captured, and the present, both by the system's clock, nanoseconds.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::media) enum Time {
-    /// By the system's clock, nanoseconds, and what that clock says now.
-    Clock { time: i64, now: i64 },
-    /// A timestamp of the broadcast.
-    Wall(Duration),
+pub(in crate::media) struct CaptureTime {
+    pub captured: i64,
+    pub now: i64,
 }
 
 /// Takes what is captured. Called from the threads that capture; does not wait.
 pub(in crate::media) trait Intake: Send + Sync {
     /// A frame. `epoch` says of which source. Returns whether that source is still the one.
-    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: Time) -> bool;
+    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool;
     /// The source came to its end.
     fn ended(&self, epoch: u64);
     /// Nothing more comes.
@@ -47,7 +42,7 @@ impl std::fmt::Debug for Tap {
 }
 
 impl Tap {
-    pub fn frame(&self, caps: &gst::Caps, buffer: &gst::Buffer, time: Time) -> bool {
+    pub fn frame(&self, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
         self.intake
             .upgrade()
             .is_some_and(|intake| intake.frame(self.epoch, caps, buffer, time))
@@ -423,15 +418,15 @@ fn deliver(sink: &gst_app::AppSink, sample: &gst::Sample, tap: &Tap) {
                 .downcast_ref::<gst::ClockTime>()?
                 .to_running_time_full(pts)
         });
-    let time = match running_time {
+    let captured = match running_time {
         Some(gst::Signed::Positive(time)) => signed(base).saturating_add(signed(time)),
         Some(gst::Signed::Negative(time)) => signed(base).saturating_sub(signed(time)),
         // Without timestamps it is of the present.
         None => now,
     };
-    tap.frame(&caps, &buffer, Time::Clock { time, now });
+    tap.frame(&caps, &buffer, CaptureTime { captured, now });
 }
 
-fn signed(time: gst::ClockTime) -> i64 {
+pub(super) fn signed(time: gst::ClockTime) -> i64 {
     i64::try_from(time.nseconds()).unwrap_or(i64::MAX)
 }

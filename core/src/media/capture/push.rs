@@ -2,11 +2,12 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{Tap, Time};
-use crate::broadcast::LocalBroadcast;
+use gst::prelude::*;
+
+use super::pipeline::{CaptureTime, Tap, signed};
 
 /// A frame could not be pushed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,8 +24,8 @@ pub enum PushError {
         /// Bytes of a frame, or of a sample of all channels.
         expected: usize,
     },
-    /// The timestamp does not lie after the one before.
-    #[error("the timestamp does not lie after that of the frame before; the frame was dropped")]
+    /// It was not captured after the one before.
+    #[error("the frame was not captured after the one before; it was dropped")]
     Order,
 }
 
@@ -32,6 +33,9 @@ pub enum PushError {
 #[derive(Debug)]
 pub(in crate::media) struct Link {
     caps: gst::Caps,
+    clock: gst::Clock,
+    /// One moment by the program's clock and by the system's, as GStreamer has it.
+    anchor: (Instant, i64),
     state: Mutex<State>,
 }
 
@@ -41,13 +45,17 @@ struct State {
     closed: bool,
     ended: bool,
     /// When the last frame was captured; of audio, when it ends.
-    last: Option<Duration>,
+    last: Option<Instant>,
 }
 
 impl Link {
     fn new(caps: gst::Caps) -> Arc<Self> {
+        let clock = gst::SystemClock::obtain();
+        let anchor = (Instant::now(), signed(clock.time()));
         Arc::new(Self {
             caps,
+            clock,
+            anchor,
             state: Mutex::default(),
         })
     }
@@ -68,7 +76,21 @@ impl Link {
         Attached(self)
     }
 
-    fn deliver(&self, mut buffer: gst::Buffer, timestamp: Duration) -> Result<(), PushError> {
+    /// By the system's clock, which never steps as wall-clock time does.
+    fn time(&self, captured: Instant) -> CaptureTime {
+        let (instant, time) = self.anchor;
+        let nanos = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let captured = match captured.checked_duration_since(instant) {
+            Some(since) => time.saturating_add(nanos(since)),
+            None => time.saturating_sub(nanos(instant.duration_since(captured))),
+        };
+        CaptureTime {
+            captured,
+            now: signed(self.clock.time()),
+        }
+    }
+
+    fn deliver(&self, mut buffer: gst::Buffer, captured: Instant) -> Result<(), PushError> {
         let tap = {
             let state = self.state();
             if state.closed {
@@ -83,7 +105,7 @@ impl Link {
             buffer.set_pts(gst::ClockTime::NONE);
             buffer.set_dts(gst::ClockTime::NONE);
         }
-        if tap.frame(&self.caps, &buffer, Time::Wall(timestamp)) {
+        if tap.frame(&self.caps, &buffer, self.time(captured)) {
             Ok(())
         } else {
             Err(PushError::Closed)
@@ -147,14 +169,14 @@ impl VideoPusher {
     /// # Errors
     /// See [`PushError`].
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), PushError> {
-        self.push_at(buffer, LocalBroadcast::now())
+        self.push_at(buffer, Instant::now())
     }
 
-    /// Pushes a picture that was captured at `timestamp`, in the time of [`LocalBroadcast::now`].
+    /// Pushes a picture that was captured at that time.
     ///
     /// # Errors
     /// See [`PushError`].
-    pub fn push_at(&self, buffer: gst::Buffer, timestamp: Duration) -> Result<(), PushError> {
+    pub fn push_at(&self, buffer: gst::Buffer, captured: Instant) -> Result<(), PushError> {
         // Planes of the program's own layout are described by a meta.
         if buffer.size() < self.info.size() && buffer.meta::<gst_video::VideoMeta>().is_none() {
             return Err(PushError::Size {
@@ -164,12 +186,12 @@ impl VideoPusher {
         }
         {
             let mut state = self.link.state();
-            if state.last.is_some_and(|last| timestamp <= last) {
+            if state.last.is_some_and(|last| captured <= last) {
                 return Err(PushError::Order);
             }
-            state.last = Some(timestamp);
+            state.last = Some(captured);
         }
-        self.link.deliver(buffer, timestamp)
+        self.link.deliver(buffer, captured)
     }
 }
 
@@ -188,6 +210,11 @@ pub struct AudioPusher {
 
 /// Sound that is pushed without a timestamp may drift so far from the clock before a gap is made.
 const DRIFT: Duration = Duration::from_millis(100);
+
+fn distance(a: Instant, b: Instant) -> Duration {
+    a.saturating_duration_since(b)
+        .max(b.saturating_duration_since(a))
+}
 
 impl AudioPusher {
     pub(super) fn new(info: gst_audio::AudioInfo) -> (Self, Arc<Link>) {
@@ -215,28 +242,29 @@ impl AudioPusher {
     /// See [`PushError`].
     pub fn push(&self, buffer: gst::Buffer) -> Result<(), PushError> {
         let duration = self.duration(&buffer)?;
-        let begun = LocalBroadcast::now().saturating_sub(duration);
+        let now = Instant::now();
+        let begun = now.checked_sub(duration).unwrap_or(now);
         let begun = match self.link.state().last {
-            Some(last) if last.abs_diff(begun) < DRIFT => last,
+            Some(last) if distance(last, begun) < DRIFT => last,
             _ => begun,
         };
         self.push_at(buffer, begun)
     }
 
-    /// Pushes samples, the first of which was captured at `timestamp`, in the time of [`LocalBroadcast::now`].
+    /// Pushes samples, the first of which was captured at that time.
     ///
     /// # Errors
     /// See [`PushError`].
-    pub fn push_at(&self, buffer: gst::Buffer, timestamp: Duration) -> Result<(), PushError> {
+    pub fn push_at(&self, buffer: gst::Buffer, captured: Instant) -> Result<(), PushError> {
         let duration = self.duration(&buffer)?;
         {
             let mut state = self.link.state();
-            if state.last.is_some_and(|last| timestamp + DRIFT < last) {
+            if state.last.is_some_and(|last| captured + DRIFT < last) {
                 return Err(PushError::Order);
             }
-            state.last = Some(timestamp + duration);
+            state.last = Some(captured + duration);
         }
-        self.link.deliver(buffer, timestamp)
+        self.link.deliver(buffer, captured)
     }
 
     fn duration(&self, buffer: &gst::Buffer) -> Result<Duration, PushError> {
@@ -257,5 +285,79 @@ impl AudioPusher {
 impl Drop for AudioPusher {
     fn drop(&mut self) {
         self.link.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        broadcast::{MediaKind, Timeline},
+        media::capture::{Intake, SourceError},
+    };
+
+    /// Puts what it gets on a timeline, as a broadcast does, at a wall-clock time that can be set.
+    #[derive(Default)]
+    struct Recorder {
+        timeline: Mutex<Timeline>,
+        wall: Mutex<Duration>,
+        timestamps: Mutex<Vec<Duration>>,
+    }
+
+    impl Intake for Recorder {
+        fn frame(&self, _: u64, _: &gst::Caps, _: &gst::Buffer, time: CaptureTime) -> bool {
+            let wall = *self.wall.lock().unwrap();
+            let (timestamp, _) = self
+                .timeline
+                .lock()
+                .unwrap()
+                .timestamp(time.captured, Some(time.now), wall)
+                .unwrap();
+            self.timestamps.lock().unwrap().push(timestamp);
+            true
+        }
+
+        fn ended(&self, _: u64) {}
+
+        fn failed(&self, _: u64, _: SourceError) {}
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_no_picture() {
+        crate::media::init().unwrap();
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 16, 16)
+            .build()
+            .unwrap();
+        let (pusher, link) = VideoPusher::new(info);
+        let recorder = Arc::new(Recorder::default());
+        let intake: Arc<dyn Intake> = recorder.clone();
+        let _attached = link.attach(Tap {
+            kind: MediaKind::Video,
+            epoch: 0,
+            intake: Arc::downgrade(&intake),
+        });
+        let start = Instant::now();
+        for (number, wall) in [(0, 1000), (1, 1000), (2, 5000), (3, 200)] {
+            *recorder.wall.lock().unwrap() = Duration::from_secs(wall);
+            let frame = gst::Buffer::from_slice(vec![0; 256]);
+            pusher
+                .push_at(frame, start + number * Duration::from_millis(40))
+                .unwrap();
+        }
+        let timestamps = recorder.timestamps.lock().unwrap();
+        for pair in timestamps.windows(2) {
+            assert_eq!(pair[1] - pair[0], Duration::from_millis(40));
+        }
+    }
+
+    #[test]
+    fn a_picture_of_before_the_source_was_made_is_older() {
+        crate::media::init().unwrap();
+        let link = Link::new(gst::Caps::new_empty());
+        let (instant, time) = link.anchor;
+        let second = Duration::from_secs(1);
+        assert_eq!(link.time(instant - second).captured, time - 1_000_000_000);
+        assert_eq!(link.time(instant + second).captured, time + 1_000_000_000);
+        assert!(link.time(instant).now >= time);
     }
 }

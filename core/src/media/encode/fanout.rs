@@ -12,10 +12,10 @@ use super::{
     writer::Output,
 };
 use crate::{
-    broadcast::{LocalBroadcast, MediaKind, Timeline, TrackReservation},
+    broadcast::{LocalBroadcast, MediaKind, TrackReservation},
     media::{
         caps::Codec,
-        capture::{Intake, Origin, Running, SourceError, Tap, Time},
+        capture::{CaptureTime, Intake, Origin, Running, SourceError, Tap},
         encoder::Wanted,
         ladder::{gate::share, plan::Plan},
         publish::{CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus},
@@ -25,14 +25,10 @@ use crate::{
 /// How often it is looked whether there are new viewers.
 const VIEWERS_SPACING: Duration = Duration::from_millis(100);
 
-/// The timeline of a broadcast, for all its sources.
-pub(in crate::media) type SharedTimeline = Arc<Mutex<Timeline>>;
-
 #[derive(Debug)]
 pub(in crate::media) struct Hub {
     kind: MediaKind,
     broadcast: LocalBroadcast,
-    timeline: SharedTimeline,
     state: Mutex<State>,
     /// Held while the source is changed, so that one change is done before the next.
     switch: Mutex<()>,
@@ -92,11 +88,10 @@ impl Setting {
 }
 
 impl Hub {
-    pub fn new(kind: MediaKind, broadcast: LocalBroadcast, timeline: SharedTimeline) -> Arc<Self> {
+    pub fn new(kind: MediaKind, broadcast: LocalBroadcast) -> Arc<Self> {
         Arc::new(Self {
             kind,
             broadcast,
-            timeline,
             state: Mutex::new(State {
                 epoch: 0,
                 running: None,
@@ -177,7 +172,7 @@ impl Hub {
         if let Some(old) = old {
             old.stop();
         }
-        self.timeline().resume();
+        self.broadcast.resume();
         self.status.send_replace(SourceStatus::Starting);
         let intake: Arc<dyn Intake> = self.clone();
         let tap = Tap {
@@ -262,10 +257,6 @@ impl Hub {
                 bytes_sent: rendition.output.bytes.load(Ordering::Relaxed),
             })
             .collect()
-    }
-
-    fn timeline(&self) -> MutexGuard<'_, Timeline> {
-        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the renditions what the source's caps want.
@@ -353,18 +344,13 @@ impl Hub {
 }
 
 impl Intake for Hub {
-    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: Time) -> bool {
+    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
         let mut state = self.state();
         if state.epoch != epoch {
             return false;
         }
-        let Some((timestamp, moves)) = (match time {
-            Time::Clock { time, now } => {
-                self.timeline()
-                    .timestamp(time, Some(now), LocalBroadcast::now())
-            }
-            Time::Wall(time) => Some((time, 0)),
-        }) else {
+        let Some((timestamp, moves)) = self.broadcast.timestamp(time.captured, Some(time.now))
+        else {
             return true;
         };
         if self.kind == MediaKind::Video && state.last.is_some_and(|last| timestamp <= last) {
