@@ -5,13 +5,15 @@
 pub mod caps;
 mod capture;
 mod codec;
-mod encode;
+mod element;
+pub mod encode;
 mod encoder;
 mod ladder;
 pub mod playback;
 mod preset;
 mod publish;
 pub mod receive;
+pub mod sample;
 
 pub use capture::{
     AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,

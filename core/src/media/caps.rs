@@ -8,5 +8,5 @@ mod describe;
 mod table;
 
 pub use decode::track_caps;
-pub use describe::{is_header, payload};
+pub use describe::is_header;
 pub use table::{Codec, Reason, sink_caps, src_caps};

@@ -9,13 +9,16 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::encode::fanout::{Hub, Setting};
+use super::encode::{
+    TrackWriterError,
+    fanout::{Hub, Setting},
+};
 use super::ladder::plan::Plan;
 use super::{
     AudioEncoder, AudioPreset, AudioSource, EncoderError, InitError, SourceError, VideoEncoder,
     VideoPreset, VideoSource,
 };
-use crate::broadcast::{LocalBroadcast, MediaKind, PublishTrackError, TrackConfig};
+use crate::broadcast::{LocalBroadcast, MediaKind, TrackConfig};
 
 /// The sources of a broadcast, none at first.
 #[derive(Debug, Default)]
@@ -87,7 +90,7 @@ pub enum PublishMediaError {
         /// The rendition's name.
         rendition: String,
         /// Why.
-        source: Arc<PublishTrackError>,
+        source: TrackWriterError,
     },
 }
 

@@ -361,7 +361,7 @@ impl Pad {
         let Some((timestamp, moves)) = publisher.timestamp(running_time, now) else {
             return Ok(gst::FlowSuccess::Ok);
         };
-        let payload = caps::payload(buffer).ok_or(gst::FlowError::Error)?;
+        let payload = iroh_live::media::sample::payload(buffer).ok_or(gst::FlowError::Error)?;
         if state.caps.as_deref() != Some(new_caps) {
             if !keyframe {
                 // What the frame is becomes known with the next key frame only.

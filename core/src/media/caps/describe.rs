@@ -157,19 +157,6 @@ pub fn is_header(codec: Codec, buffer: &gst::BufferRef) -> bool {
     }
 }
 
-/// A buffer's memory as the bytes that are sent; not copied where the memory can be kept. None if it cannot be read.
-pub fn payload(buffer: gst::Buffer) -> Option<bytes::Bytes> {
-    // A buffer of a pool has to go back to it soon, or a hardware encoder runs out of them.
-    // SAFETY: the field is only compared with null.
-    let pooled = unsafe { !(*buffer.as_ptr()).pool.is_null() };
-    let map = buffer.into_mapped_buffer_readable().ok()?;
-    Some(if pooled {
-        bytes::Bytes::copy_from_slice(&map)
-    } else {
-        bytes::Bytes::from_owner(map)
-    })
-}
-
 /// The NAL units of an Annex B access unit.
 fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let start = |from: usize| {

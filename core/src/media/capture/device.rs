@@ -131,7 +131,7 @@ pub(super) fn screen(format: Format) -> Result<Vec<gst::Element>, SourceError> {
     for (name, properties) in candidates {
         if let Ok(source) = gst::ElementFactory::make(name).build() {
             for (property, value) in *properties {
-                crate::media::encoder::set(&source, property, value);
+                crate::media::element::set(&source, property, value);
             }
             let filter = make("capsfilter", "libgstreamer1.0-0")?;
             let caps: gst::Caps =

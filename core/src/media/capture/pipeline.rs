@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use gst::{glib, prelude::*};
 
 use super::{Format, Recipe, SourceError, elements, make};
-use crate::broadcast::MediaKind;
+use crate::{
+    broadcast::MediaKind,
+    media::sample::{nanoseconds, running_time},
+};
 
 /// When something was captured, and the present, both by the system's clock, nanoseconds.
 #[derive(Debug, Clone, Copy)]
@@ -409,24 +412,8 @@ fn deliver(sink: &gst_app::AppSink, sample: &gst::Sample, tap: &Tap) {
     let (Some(clock), Some(base)) = (sink.clock(), sink.base_time()) else {
         return;
     };
-    let now = signed(clock.time());
-    let running_time = buffer
-        .pts()
-        .zip(sample.segment())
-        .and_then(|(pts, segment)| {
-            segment
-                .downcast_ref::<gst::ClockTime>()?
-                .to_running_time_full(pts)
-        });
-    let captured = match running_time {
-        Some(gst::Signed::Positive(time)) => signed(base).saturating_add(signed(time)),
-        Some(gst::Signed::Negative(time)) => signed(base).saturating_sub(signed(time)),
-        // Without timestamps it is of the present.
-        None => now,
-    };
+    let now = nanoseconds(clock.time());
+    // Without timestamps it is of the present.
+    let captured = running_time(sample).map_or(now, |time| nanoseconds(base).saturating_add(time));
     tap.frame(&caps, &buffer, CaptureTime { captured, now });
-}
-
-pub(super) fn signed(time: gst::ClockTime) -> i64 {
-    i64::try_from(time.nseconds()).unwrap_or(i64::MAX)
 }

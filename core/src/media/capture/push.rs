@@ -7,7 +7,8 @@ use std::{
 
 use gst::prelude::*;
 
-use super::pipeline::{CaptureTime, Tap, signed};
+use super::pipeline::{CaptureTime, Tap};
+use crate::media::sample::nanoseconds;
 
 /// A frame could not be pushed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,7 @@ struct State {
 impl Link {
     fn new(caps: gst::Caps) -> Arc<Self> {
         let clock = gst::SystemClock::obtain();
-        let anchor = (Instant::now(), signed(clock.time()));
+        let anchor = (Instant::now(), nanoseconds(clock.time()));
         Arc::new(Self {
             caps,
             clock,
@@ -86,7 +87,7 @@ impl Link {
         };
         CaptureTime {
             captured,
-            now: signed(self.clock.time()),
+            now: nanoseconds(self.clock.time()),
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{
     rendition::{Moment, Rendition},
-    writer::Output,
+    track::RenditionTrack,
 };
 use crate::{
     broadcast::{LocalBroadcast, MediaKind, TrackReservation},
@@ -166,7 +166,7 @@ impl Hub {
             (state.epoch, state.running.take(), gone)
         };
         for rendition in &gone {
-            rendition.output.withdraw();
+            rendition.track.withdraw();
         }
         drop(gone);
         if let Some(old) = old {
@@ -214,7 +214,7 @@ impl Hub {
             (state.running.take(), std::mem::take(&mut state.renditions))
         };
         for rendition in &gone {
-            rendition.output.withdraw();
+            rendition.track.withdraw();
         }
         if let Some(old) = old {
             old.stop();
@@ -247,14 +247,14 @@ impl Hub {
             .iter()
             .map(|rendition| RenditionInfo {
                 name: rendition.job.name.clone(),
-                config: rendition.output.config(),
+                config: rendition.track.config(),
                 encoder: rendition.encoder(),
                 nominal: rendition.job.bitrate,
                 bitrate: rendition.bitrate(),
-                watched: rendition.output.is_watched(),
-                frames_encoded: rendition.output.encoded.load(Ordering::Relaxed),
-                frames_sent: rendition.output.sent.load(Ordering::Relaxed),
-                bytes_sent: rendition.output.bytes.load(Ordering::Relaxed),
+                watched: rendition.track.is_watched(),
+                frames_encoded: rendition.track.encoded.load(Ordering::Relaxed),
+                frames_sent: rendition.track.sent.load(Ordering::Relaxed),
+                bytes_sent: rendition.track.bytes.load(Ordering::Relaxed),
             })
             .collect()
     }
@@ -285,14 +285,14 @@ impl Hub {
             match known {
                 Some(rendition) => rendition.change(job),
                 None => {
-                    let output = Output::new(
+                    let track = RenditionTrack::new(
                         &self.broadcast,
                         state.reservations.pop(),
                         setting.codec,
                         job.name.clone(),
                         job.bitrate,
                     );
-                    let mut rendition = Rendition::new(job, output, setting.candidates.clone());
+                    let mut rendition = Rendition::new(job, track, setting.candidates.clone());
                     rendition.set_enabled(state.enabled || self.kind == MediaKind::Audio);
                     state.renditions.push(rendition);
                 }
@@ -382,14 +382,14 @@ impl Intake for Hub {
             viewers: state.viewers,
         };
         for rendition in &mut state.renditions {
-            rendition.output.moves.store(moves, Ordering::Relaxed);
+            rendition.track.moves.store(moves, Ordering::Relaxed);
             let failure = match rendition.frame(caps, buffer, moment) {
                 Err(reason) => Some(PublishMediaError::Encoder {
                     rendition: rendition.job.name.clone(),
                     reason,
                 }),
                 Ok(()) => rendition
-                    .output
+                    .track
                     .failure()
                     .map(|source| PublishMediaError::Track {
                         rendition: rendition.job.name.clone(),
@@ -435,7 +435,7 @@ impl Intake for Hub {
             state.reservations.clear();
             if let Some(last) = state.last {
                 for rendition in &state.renditions {
-                    rendition.output.pause(last);
+                    rendition.track.pause(last);
                 }
             }
         }

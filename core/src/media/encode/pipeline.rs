@@ -10,12 +10,11 @@ use std::{
 
 use gst::{glib, prelude::*};
 
-use super::writer::Output;
-use crate::media::{
-    caps::Codec,
-    capture,
-    encoder::{Tuned, set},
+use super::{
+    parse::{encoded_sink, parser},
+    track::RenditionTrack,
 };
+use crate::media::{caps::Codec, capture, encoder::Tuned, sample};
 
 /// So many frames without anything coming of them, and the encoder hangs.
 const SILENCE: u64 = 300;
@@ -82,7 +81,7 @@ impl Encoder {
         factory: &gst::ElementFactory,
         job: &Job,
         zero: Duration,
-        output: &Arc<Output>,
+        track: &Arc<RenditionTrack>,
     ) -> Result<Self, String> {
         let framerate = job.framerate.map_or(30, |rate| {
             u32::try_from((rate.numer() + rate.denom() - 1) / rate.denom().max(1)).unwrap_or(30)
@@ -107,12 +106,12 @@ impl Encoder {
             .max_bytes(0)
             .leaky_type(gst_app::AppLeakyType::Downstream)
             .build();
-        if output.codec().is_video() {
+        if track.codec().is_video() {
             input.set_max_buffers(VIDEO_BACKLOG);
         } else {
             input.set_max_time(AUDIO_BACKLOG);
         }
-        let sink = sink(zero, output, &health);
+        let sink = sink(zero, track, &health);
         let encoder = Self {
             pipeline,
             input,
@@ -123,7 +122,7 @@ impl Encoder {
             health,
         };
         encoder
-            .assemble(output.codec(), job, sink)
+            .assemble(track.codec(), job, sink)
             .map_err(|error| error.to_string())?;
         // From the encoder on, so that a device that cannot be opened shows at once.
         if encoder.pipeline.set_state(gst::State::Playing).is_err() {
@@ -154,13 +153,10 @@ impl Encoder {
             .build()?;
         row.push(filter);
         row.push(self.tuned.element.clone());
-        if let Some(parser) = codec.parser() {
-            let parser = gst::ElementFactory::make(parser).build()?;
-            for (name, value) in codec.parser_settings() {
-                set(&parser, name, value);
-            }
+        if let Some(parser) =
+            parser(codec, &sink).map_err(|missing| glib::bool_error!("{missing}"))?
+        {
             row.push(parser);
-            sink.set_caps(Some(&codec.wire_caps()));
         }
         row.push(sink.upcast());
         self.pipeline.add_many(&row)?;
@@ -237,31 +233,29 @@ impl Drop for Encoder {
     }
 }
 
-fn sink(zero: Duration, output: &Arc<Output>, health: &Arc<Health>) -> gst_app::AppSink {
-    let sink = gst_app::AppSink::builder()
-        .async_(false)
-        .sync(false)
-        .enable_last_sample(false)
-        .qos(false)
-        .build();
-    // The encoder may begin before its segment does; see the broadcast's own rules for what is too early.
-    sink.set_drop_out_of_segment(false);
-    let number = output.next_encoder();
-    let (output, health, end) = (output.clone(), health.clone(), output.clone());
+fn sink(zero: Duration, track: &Arc<RenditionTrack>, health: &Arc<Health>) -> gst_app::AppSink {
+    let sink = encoded_sink();
+    let number = track.next_encoder();
+    let (track, health, end) = (track.clone(), health.clone(), track.clone());
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 health.produced.fetch_add(1, Ordering::Relaxed);
                 health.silent.store(0, Ordering::Relaxed);
-                if let Some((caps, buffer, time)) = take(&sample)
-                    && let Some(time) = match time {
-                        gst::Signed::Positive(time) => zero.checked_add(time.into()),
-                        gst::Signed::Negative(time) => zero.checked_sub(time.into()),
+                let time = sample::running_time(&sample).and_then(|time| {
+                    let nanos = Duration::from_nanos(time.unsigned_abs());
+                    if time < 0 {
+                        zero.checked_sub(nanos)
+                    } else {
+                        zero.checked_add(nanos)
                     }
+                });
+                if let (Some(time), Some(caps), Some(buffer)) =
+                    (time, sample.caps_owned(), sample.buffer_owned())
                 {
                     drop(sample);
-                    output.write(number, &caps, buffer, time);
+                    track.write(number, &caps, buffer, time);
                 }
                 Ok(gst::FlowSuccess::Ok)
             })
@@ -269,14 +263,4 @@ fn sink(zero: Duration, output: &Arc<Output>, health: &Arc<Health>) -> gst_app::
             .build(),
     );
     sink
-}
-
-/// What a sample carries, and its running time.
-fn take(sample: &gst::Sample) -> Option<(gst::Caps, gst::Buffer, gst::Signed<gst::ClockTime>)> {
-    let (caps, buffer) = (sample.caps_owned()?, sample.buffer_owned()?);
-    let time = sample
-        .segment()?
-        .downcast_ref::<gst::ClockTime>()?
-        .to_running_time_full(buffer.pts()?)?;
-    Some((caps, buffer, time))
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     pipeline::{Encoder, Job},
-    writer::Output,
+    track::RenditionTrack,
 };
 use crate::media::ladder::gate::{Gate, Pacer, Situation, Step};
 
@@ -23,7 +23,7 @@ pub(in crate::media) struct Moment {
 #[derive(Debug)]
 pub(in crate::media) struct Rendition {
     pub job: Job,
-    pub output: Arc<Output>,
+    pub track: Arc<RenditionTrack>,
     candidates: Vec<gst::ElementFactory>,
     /// Of the candidates, the one in use.
     at: usize,
@@ -37,12 +37,12 @@ pub(in crate::media) struct Rendition {
 }
 
 impl Rendition {
-    pub fn new(job: Job, output: Arc<Output>, candidates: Vec<gst::ElementFactory>) -> Self {
+    pub fn new(job: Job, track: Arc<RenditionTrack>, candidates: Vec<gst::ElementFactory>) -> Self {
         Self {
             pacer: pacer(&job),
             bitrate: job.bitrate,
             job,
-            output,
+            track,
             candidates,
             at: 0,
             encoder: None,
@@ -55,7 +55,7 @@ impl Rendition {
     /// Another source, or another picture of the same: the track goes on.
     pub fn change(&mut self, job: Job) {
         self.gate = Gate::default();
-        self.output.set_broken();
+        self.track.set_discontinuity();
         if self.job != job {
             self.pacer = pacer(&job);
             self.bitrate = job.bitrate;
@@ -78,12 +78,12 @@ impl Rendition {
     /// Whether frames are sent at all.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
-        self.output.set_open(enabled);
+        self.track.set_open(enabled);
     }
 
     /// Whether somebody watches it, so that it takes part of the bit rate.
     pub fn is_wanted(&self) -> bool {
-        !self.dead && self.enabled && self.output.is_watched()
+        !self.dead && self.enabled && self.track.is_watched()
     }
 
     pub fn set_bitrate(&mut self, bitrate: u64) {
@@ -129,7 +129,7 @@ impl Rendition {
             && let Some(failure) = encoder.failure()
         {
             tracing::warn!(
-                track = self.output.name(),
+                track = self.track.name(),
                 encoder = encoder.name(),
                 failure,
                 "the encoder failed"
@@ -140,21 +140,21 @@ impl Rendition {
             last = failure;
             self.encoder = None;
             self.gate = Gate::default();
-            self.output.set_broken();
+            self.track.set_discontinuity();
         }
         let step = self.gate.step(
             moment.time,
             Situation {
-                described: self.output.is_described(),
-                wanted: self.enabled && self.output.is_watched(),
-                group: self.output.group(),
+                described: self.track.is_described(),
+                wanted: self.enabled && self.track.is_watched(),
+                group: self.track.group(),
                 viewers: moment.viewers,
             },
         );
         match step {
             Step::Skip => Ok(()),
             Step::Pause => {
-                self.output.pause(moment.time);
+                self.track.pause(moment.time);
                 Ok(())
             }
             Step::Encode { keyframe } => match self.running(moment.time, last) {
@@ -164,7 +164,7 @@ impl Rendition {
                 }
                 Err(error) => {
                     self.dead = true;
-                    self.output.withdraw();
+                    self.track.withdraw();
                     Err(error)
                 }
             },
@@ -181,7 +181,7 @@ impl Rendition {
                 bitrate: self.bitrate,
                 ..self.job.clone()
             };
-            match Encoder::start(factory, &job, zero, &self.output) {
+            match Encoder::start(factory, &job, zero, &self.track) {
                 Ok(encoder) => self.encoder = Some(encoder),
                 Err(error) => {
                     tracing::info!(
@@ -201,7 +201,7 @@ impl Rendition {
     pub fn end(&mut self) {
         match &self.encoder {
             Some(encoder) => encoder.end(),
-            None => self.output.finish(),
+            None => self.track.finish(),
         }
     }
 }
