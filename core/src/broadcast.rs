@@ -11,6 +11,8 @@ mod remote;
 mod rendition;
 mod timeline;
 mod track;
+#[cfg(feature = "media")]
+mod viewers;
 
 pub(crate) use cache::{RETENTION, pool};
 pub use hang::catalog::{

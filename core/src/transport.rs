@@ -1,7 +1,6 @@
 //! The transport: iroh connections as MoQ sessions, one with each peer.
 
 mod congestion;
-mod egress;
 mod error;
 mod incoming;
 mod moq;
@@ -16,8 +15,6 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "media")]
-pub(crate) use egress::subscriptions;
 pub use error::{
     AcceptSessionError, ConnectError, DisconnectReason, PublishError, SubscribeError, close_code,
 };

@@ -62,7 +62,6 @@ impl Pair {
     async fn new() -> Self {
         let (publisher, viewer) = (live().await, live().await);
         let local = LocalBroadcast::new();
-        // A name of its own: viewers are counted by name, and the tests share a process.
         let name = format!("stream-{}", publisher.endpoint().id().fmt_short());
         publisher.publish(name.as_str(), &local).expect("published");
         let subscription = viewer.subscribe(publisher.endpoint().addr(), name.as_str());
@@ -559,6 +558,29 @@ async fn a_later_viewer_gets_a_key_frame_before_the_next_is_due() {
         keyframe - asked
     );
     third.shutdown().await;
+    pair.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_for_the_sound_alone_causes_no_key_frame() {
+    let pair = Pair::new().await;
+    let (_, name) = pair.test_card(VideoCodec::H264);
+    pair.local
+        .audio()
+        .set(AudioSource::test(), AudioCodec::Opus, [AudioPreset::Hq])
+        .unwrap();
+    let mut picture = pair.video(&name).await;
+    assert!(next(&mut picture).await.keyframe);
+    for _ in 0..30 {
+        assert!(!next(&mut picture).await.keyframe);
+    }
+    // A catalog and a sound of their own.
+    let mut sound = pair.audio("hq").await;
+    next(&mut sound).await;
+    // Of the four seconds between the encoder's own key frames not three are over.
+    for _ in 0..50 {
+        assert!(!next(&mut picture).await.keyframe);
+    }
     pair.close().await;
 }
 

@@ -1,7 +1,6 @@
 //! A broadcast that is written.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -13,6 +12,8 @@ use moq_mux::{
     container::{Frame, Producer},
 };
 
+#[cfg(feature = "media")]
+use super::viewers::Viewers;
 use super::{
     cache::Cache,
     container::Wire,
@@ -45,8 +46,6 @@ struct Inner {
     /// Held while a track is announced that has no configuration yet, so that viewers see all tracks at once.
     waiting: Mutex<Waiting>,
     timeline: Mutex<Timeline>,
-    /// What it was published as, so that its viewers can be counted.
-    names: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Default)]
@@ -143,7 +142,6 @@ impl LocalBroadcast {
                 catalog,
                 waiting: Mutex::default(),
                 timeline: Mutex::default(),
-                names: Mutex::default(),
             }),
             #[cfg(feature = "media")]
             media: Arc::default(),
@@ -221,6 +219,8 @@ impl LocalBroadcast {
         Ok(LocalTrack {
             broadcast: self.tracks_only(),
             name,
+            #[cfg(feature = "media")]
+            viewers: Viewers::new(mux.track()),
             mux,
             paused: false,
         })
@@ -244,23 +244,9 @@ impl LocalBroadcast {
         self.inner.broadcast.demand().is_used()
     }
 
-    /// What the peers are given that shall know it by this name.
-    pub(crate) fn consume_as(&self, name: &str) -> broadcast::Consumer {
-        self.names().insert(name.to_owned());
+    /// What peers are given.
+    pub(crate) fn consume(&self) -> broadcast::Consumer {
         self.inner.broadcast.consume()
-    }
-
-    /// How many subscriptions to its tracks peers have made so far: when it changes, somebody is new.
-    #[cfg(feature = "media")]
-    pub(crate) fn subscriptions(&self) -> u64 {
-        crate::transport::subscriptions(self.names().iter().map(String::as_str))
-    }
-
-    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.inner
-            .names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -314,6 +300,15 @@ enum Mux {
     Audio(Box<Producer<Wire, AudioConfig>>),
 }
 
+impl Mux {
+    fn track(&self) -> &moq_lite::track::Producer {
+        match self {
+            Self::Video(mux) => mux.track(),
+            Self::Audio(mux) => mux.track(),
+        }
+    }
+}
+
 /// A track that is written. Dropping it takes it out of the catalog.
 pub struct LocalTrack {
     broadcast: LocalBroadcast,
@@ -321,6 +316,8 @@ pub struct LocalTrack {
     mux: Mux,
     /// Whether viewers were told that nothing comes for now.
     paused: bool,
+    #[cfg(feature = "media")]
+    viewers: Viewers,
 }
 
 impl std::fmt::Debug for LocalTrack {
@@ -427,10 +424,13 @@ impl LocalTrack {
 
     #[cfg(feature = "media")]
     pub(crate) fn demand(&self) -> moq_lite::track::Demand {
-        match &self.mux {
-            Mux::Video(mux) => mux.demand(),
-            Mux::Audio(mux) => mux.demand(),
-        }
+        self.mux.track().demand()
+    }
+
+    /// Changes when somebody new watches; see [`Viewers`].
+    #[cfg(feature = "media")]
+    pub(crate) fn viewer_changes(&mut self) -> u64 {
+        self.viewers.changes()
     }
 
     /// Whether a key frame has to come next, as at the beginning.
@@ -443,10 +443,7 @@ impl LocalTrack {
 
     /// Whether anybody watches this track at the moment.
     pub fn is_watched(&self) -> bool {
-        match &self.mux {
-            Mux::Video(mux) => mux.demand().is_used(),
-            Mux::Audio(mux) => mux.demand().is_used(),
-        }
+        self.mux.track().is_used()
     }
 
     /// Ends the track: viewers get everything that was written, and then its end.
@@ -541,7 +538,7 @@ mod tests {
         let broadcast = LocalBroadcast::new();
         let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
         let mut track = broadcast.publish_track("video", config.clone()).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume_as("test"));
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
         let mut catalog = remote.catalog().await.unwrap();
         catalog.next().await.unwrap();
         let mut reader = remote
@@ -565,7 +562,7 @@ mod tests {
         let broadcast = LocalBroadcast::new();
         let config = TrackConfig::from(VideoConfig::new(VideoCodec::VP8));
         let mut track = broadcast.publish_track("video", config.clone()).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume_as("test"));
+        let remote = RemoteBroadcast::new("test".to_owned(), broadcast.consume());
         let start = Instant::now();
         let mut reader = remote
             .subscribe("video", &config, Duration::from_secs(10))

@@ -479,7 +479,7 @@ mod tests {
         let local = LocalBroadcast::new();
         let config = VideoConfig::new(VideoCodec::VP8);
         let mut track = local.publish_track("video", config).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), local.consume_as("test"));
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
         let video = remote.video().unwrap();
         let pipeline = {
             let player = remote.shared_player().get(&remote).unwrap();

@@ -25,7 +25,7 @@ use tracing::{Instrument, debug, info_span};
 
 use super::{
     AcceptSessionError, ConnectError, IncomingSession, IncomingSessions, MoqSession, Policy,
-    PublishError, alpns, close_code, egress,
+    PublishError, alpns, close_code,
     incoming::{Decision, MAX_WAITING, Question},
     lock,
     peer::{Peer, Turn},
@@ -140,7 +140,7 @@ impl Moq {
         let name = name.into();
         valid_name(&name)?;
         let publication = Publication {
-            broadcast: broadcast.consume_as(&name),
+            broadcast: broadcast.consume(),
             stop: self.inner.shutdown.child_token(),
         };
         let mut published = lock(&self.inner.published);
@@ -321,8 +321,7 @@ impl Moq {
         let heard = quic.heard();
         let client = Client::new()
             .with_publisher(&origins.local)
-            .with_subscriber(origins.remote.clone())
-            .with_stats(egress::session());
+            .with_subscriber(origins.remote.clone());
         let handshake = async {
             let (session, driver) = client
                 .connect(now(), quic)
@@ -408,8 +407,7 @@ impl Moq {
         let origins = self.inner.origins();
         let handshake = handshake
             .with_publisher(&origins.local)
-            .with_subscriber(origins.remote.clone())
-            .with_stats(egress::session());
+            .with_subscriber(origins.remote.clone());
         let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
         if let Some(gone) = connection.close_reason() {
             // The peer left while it was decided about; what was written to it has gone nowhere.

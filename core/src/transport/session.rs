@@ -222,7 +222,7 @@ impl MoqSession {
         if !self.is_alive() {
             return Err(PublishError::Ended);
         }
-        let consumer = broadcast.consume_as(&name);
+        let consumer = broadcast.consume();
         self.offer(&name, consumer, &self.inner.ended, counted);
         Ok(())
     }

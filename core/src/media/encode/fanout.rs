@@ -7,10 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{
-    rendition::{Moment, Rendition},
-    track::RenditionTrack,
-};
+use super::{rendition::Rendition, track::RenditionTrack};
 use crate::{
     broadcast::{LocalBroadcast, MediaKind, TrackReservation},
     media::{
@@ -21,9 +18,6 @@ use crate::{
         publish::{CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus},
     },
 };
-
-/// How often it is looked whether there are new viewers.
-const VIEWERS_SPACING: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(in crate::media) struct Hub {
@@ -56,8 +50,6 @@ struct State {
     /// Which renditions were watched when the bit rate was shared out.
     shared: Option<(Option<u64>, Vec<bool>)>,
     last: Option<Duration>,
-    viewers: u64,
-    viewers_at: Option<Duration>,
 }
 
 /// What the program asked for.
@@ -106,8 +98,6 @@ impl Hub {
                 limit: None,
                 shared: None,
                 last: None,
-                viewers: 0,
-                viewers_at: None,
             }),
             switch: Mutex::default(),
             status: watch::Sender::new(SourceStatus::Idle),
@@ -369,21 +359,10 @@ impl Intake for Hub {
             .then(|| silent(caps, buffer))
             .flatten();
         let buffer = silence.as_ref().unwrap_or(buffer);
-        if state
-            .viewers_at
-            .is_none_or(|at| timestamp.saturating_sub(at) >= VIEWERS_SPACING)
-        {
-            state.viewers_at = Some(timestamp);
-            state.viewers = self.broadcast.subscriptions();
-        }
         Self::share_out(&mut state);
-        let moment = Moment {
-            time: timestamp,
-            viewers: state.viewers,
-        };
         for rendition in &mut state.renditions {
             rendition.track.moves.store(moves, Ordering::Relaxed);
-            let failure = match rendition.frame(caps, buffer, moment) {
+            let failure = match rendition.frame(caps, buffer, timestamp) {
                 Err(reason) => Some(PublishMediaError::Encoder {
                     rendition: rendition.job.name.clone(),
                     reason,

@@ -11,15 +11,6 @@ use crate::media::ladder::gate::{Gate, Pacer, Situation, Step};
 /// An encoder that made so many frames before it failed may be started again; one that did not is no good.
 const SOUND: u64 = 100;
 
-/// What comes with a frame.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::media) struct Moment {
-    /// When it was captured.
-    pub time: Duration,
-    /// How many subscriptions there have been so far.
-    pub viewers: u64,
-}
-
 #[derive(Debug)]
 pub(in crate::media) struct Rendition {
     pub job: Job,
@@ -112,16 +103,12 @@ impl Rendition {
         &mut self,
         caps: &gst::Caps,
         buffer: &gst::Buffer,
-        moment: Moment,
+        time: Duration,
     ) -> Result<(), String> {
         if self.dead {
             return Ok(());
         }
-        if self
-            .pacer
-            .as_mut()
-            .is_some_and(|pacer| !pacer.keeps(moment.time))
-        {
+        if self.pacer.as_mut().is_some_and(|pacer| !pacer.keeps(time)) {
             return Ok(());
         }
         let mut last = String::new();
@@ -143,23 +130,23 @@ impl Rendition {
             self.track.set_discontinuity();
         }
         let step = self.gate.step(
-            moment.time,
+            time,
             Situation {
                 described: self.track.is_described(),
                 wanted: self.enabled && self.track.is_watched(),
                 group: self.track.group(),
-                viewers: moment.viewers,
+                viewers: self.track.viewer_changes(),
             },
         );
         match step {
             Step::Skip => Ok(()),
             Step::Pause => {
-                self.track.pause(moment.time);
+                self.track.pause(time);
                 Ok(())
             }
-            Step::Encode { keyframe } => match self.running(moment.time, last) {
+            Step::Encode { keyframe } => match self.running(time, last) {
                 Ok(encoder) => {
-                    encoder.push(caps, buffer, moment.time, keyframe);
+                    encoder.push(caps, buffer, time, keyframe);
                     Ok(())
                 }
                 Err(error) => {

@@ -12,7 +12,7 @@ use moq_lite::track::Demand;
 
 use super::writer::{TrackWriter, TrackWriterError};
 use crate::{
-    broadcast::{LocalBroadcast, TrackConfig, TrackReservation, WriteError},
+    broadcast::{LocalBroadcast, LocalTrack, TrackConfig, TrackReservation, WriteError},
     media::caps::Codec,
 };
 
@@ -110,6 +110,15 @@ impl RenditionTrack {
         // Under the lock, so that none of them is writing.
         let _state = self.state();
         self.encoder.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Changes when somebody new watches.
+    pub fn viewer_changes(&self) -> u64 {
+        let mut state = self.state();
+        state
+            .writer
+            .track_mut()
+            .map_or(0, LocalTrack::viewer_changes)
     }
 
     /// When the key frame was captured that viewers begin with.
