@@ -11,7 +11,8 @@
 //! - `<url>`: relay servers to try besides those in the address, percent-encoded; often none.
 //!
 //! The text stays under [`LiveTicket::MAX_LEN`] bytes. For that it leaves out as many of the direct
-//! addresses as it must, but never the id or a relay. A name of any 200 characters fits.
+//! addresses as it must, and then relays, but never the id or the name. A name of any 200 characters
+//! fits; one that does not fit alone is an error of [`LiveTicket::check`].
 //!
 //! ```
 //! use iroh::{EndpointAddr, EndpointId};
@@ -37,11 +38,20 @@
 //! with `//` after it; an endpoint's id alone as the address (its 32 bytes in base64url, or text
 //! in hex, base32 or z-base-32); the old form `<name>@<address>`, the address in base32 of either
 //! case. Query keys other than `relay` are passed over, for later versions to add some.
+//!
+//! # What a ticket can make a machine contact
+//!
+//! Whoever opens a ticket contacts what it names, as with a link to a web page: up to
+//! [`MAX_DIRECT`](LiveTicket::MAX_DIRECT) addresses with the first packet of a QUIC handshake, over
+//! UDP, and up to [`MAX_RELAYS`](LiveTicket::MAX_RELAYS) relays with an HTTP request. These may lie
+//! in the local network or on the machine itself, as publishers and relays do there, too. They learn
+//! the endpoint's id and nothing else, and what answers without the publisher's key is not believed.
+//! An endpoint with [`Relays::Disabled`](crate::endpoint::Relays::Disabled) contacts no relay.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use data_encoding::{BASE32_NOPAD_NOCASE, BASE64URL_NOPAD, Encoding};
-use iroh::{EndpointAddr, EndpointId, RelayUrl};
+use iroh::{EndpointAddr, EndpointId, RelayUrl, TransportAddr};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -63,7 +73,7 @@ const IN_NAME: &AsciiSet = &IN_VALUE.remove(b'/');
 ///
 /// [`Display`](fmt::Display) writes its text, [`FromStr`] reads it, and serde does the same; the
 /// [module's documentation](self) describes the text. Reading it gives an equal ticket, except that
-/// direct addresses may have been left out for [`MAX_LEN`](Self::MAX_LEN) and that IPv6 addresses
+/// addresses may have been left out for [`MAX_LEN`](Self::MAX_LEN) and that IPv6 addresses
 /// lose scope id and flow label, which mean nothing on another machine.
 ///
 /// ```no_run
@@ -93,13 +103,31 @@ impl LiveTicket {
     /// The text of a ticket is shorter than this, in bytes, so that a QR code can hold it.
     pub const MAX_LEN: usize = 2000;
 
+    /// So many direct addresses are kept at most. Of more, those go first that lead the shortest way:
+    /// to the machine itself, to its link, to its network.
+    pub const MAX_DIRECT: usize = 32;
+
+    /// So many relays are kept at most, those in the address first.
+    pub const MAX_RELAYS: usize = 8;
+
     /// Makes a ticket for the stream `name`, published by the endpoint at `addr`.
     ///
     /// An endpoint's id alone will do for `addr`. Nothing is refused here: an empty name, one that
-    /// is far too long, or a bad relay URL is what [`check`](Self::check) is for.
+    /// is far too long, or a bad relay URL is what [`check`](Self::check) is for. Addresses that nobody
+    /// can be reached at, as a multicast one, are left out, and so are those beyond the limits.
     pub fn new(addr: impl Into<EndpointAddr>, name: impl Into<String>) -> Self {
+        let mut addr = addr.into();
+        addr.addrs.retain(can_be_dialled);
+        while addr.addrs.iter().filter(|addr| !addr.is_relay()).count() > Self::MAX_DIRECT {
+            remove_farthest(&mut addr);
+        }
+        let mut relays = 0;
+        addr.addrs.retain(|addr| {
+            relays += usize::from(addr.is_relay());
+            !addr.is_relay() || relays <= Self::MAX_RELAYS
+        });
         Self {
-            addr: addr.into(),
+            addr,
             name: name.into(),
             relay_urls: Vec::new(),
         }
@@ -107,15 +135,32 @@ impl LiveTicket {
 
     /// Adds relays, such as `https://relay.example.com`, to try besides those in the address.
     ///
-    /// They are kept as given. With one that is no relay URL, [`check`](Self::check) and
-    /// [`endpoint_addr`](Self::endpoint_addr) fail, and the ticket's text is refused when read.
+    /// They are kept as given, but for those that are there already and those beyond
+    /// [`MAX_RELAYS`](Self::MAX_RELAYS). With one that is no relay URL, [`check`](Self::check) fails,
+    /// and the ticket's text is refused when read.
     #[must_use]
     pub fn with_relay_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.relay_urls.extend(urls.into_iter().map(Into::into));
+        for url in urls.into_iter().map(Into::into) {
+            self.add_relay(url);
+        }
         self
     }
 
-    /// The address as given or read. To connect, use [`endpoint_addr`](Self::endpoint_addr).
+    fn add_relay(&mut self, url: String) {
+        let parsed = parse_relay_url(&url).ok().map(TransportAddr::Relay);
+        let known = match &parsed {
+            Some(relay) => self.addr.addrs.contains(relay),
+            None => self.relay_urls.contains(&url),
+        };
+        let bad = |url: &&String| parse_relay_url(url).is_err();
+        let count = self.addr.relay_urls().count() + self.relay_urls.iter().filter(bad).count();
+        if !known && count < Self::MAX_RELAYS {
+            self.addr.addrs.extend(parsed);
+            self.relay_urls.push(url);
+        }
+    }
+
+    /// The address to connect to, with all relays.
     pub fn addr(&self) -> &EndpointAddr {
         &self.addr
     }
@@ -125,22 +170,9 @@ impl LiveTicket {
         &self.name
     }
 
-    /// The relay URLs given or read besides those in [`addr`](Self::addr), in their order.
+    /// The relay URLs that were added to the address, or stood behind it in the text, in their order.
     pub fn relay_urls(&self) -> &[String] {
         &self.relay_urls
-    }
-
-    /// The address to connect to: [`addr`](Self::addr) with [`relay_urls`](Self::relay_urls) added.
-    ///
-    /// # Errors
-    ///
-    /// [`ParseTicketError::BadRelayUrl`], but never for a ticket that was read from text.
-    pub fn endpoint_addr(&self) -> Result<EndpointAddr, ParseTicketError> {
-        let mut addr = self.addr.clone();
-        for url in &self.relay_urls {
-            addr = addr.with_relay_url(parse_relay_url(url)?);
-        }
-        Ok(addr)
     }
 
     /// Tries whether the text can be read. To be called before a ticket made of user input is used.
@@ -148,45 +180,85 @@ impl LiveTicket {
     /// # Errors
     ///
     /// What reading fails with: [`ParseTicketError::NoName`], [`ParseTicketError::BadRelayUrl`], or
-    /// [`ParseTicketError::TooLong`] if name and relays do not fit even without direct addresses.
+    /// [`ParseTicketError::TooLong`] if the name does not fit even without addresses and relays.
     pub fn check(&self) -> Result<(), ParseTicketError> {
         self.to_string().parse::<Self>().map(drop)
     }
 
-    /// The address in base64url, with as many direct addresses as fit into `room` characters.
-    fn address_text(&self, room: usize) -> String {
+    /// The text, however long, with the name as it is to be written.
+    fn text(&self, name: &str) -> String {
+        let mut query = String::new();
         let mut addr = self.addr.clone();
-        loop {
-            // Nothing here can fail to encode; if it ever did, the id alone is an address as well.
-            let bytes = postcard::to_stdvec(&addr).unwrap_or_else(|_| addr.id.to_vec());
-            let text = BASE64URL_NOPAD.encode(&bytes);
-            // Relays sort before all other addresses, so one comes last only when they are alone.
-            match addr.addrs.pop_last() {
-                Some(last) if text.len() > room && !last.is_relay() => {}
-                _ => return text,
+        for url in &self.relay_urls {
+            let mark = if query.is_empty() { '?' } else { '&' };
+            query += &format!("{mark}{RELAY}{}", utf8_percent_encode(url, IN_VALUE));
+            if let Ok(url) = parse_relay_url(url) {
+                addr.addrs.remove(&TransportAddr::Relay(url));
             }
         }
+        // Nothing here can fail to encode; if it ever did, the id alone is an address as well.
+        let bytes = postcard::to_stdvec(&addr).unwrap_or_else(|_| addr.id.to_vec());
+        let address = BASE64URL_NOPAD.encode(&bytes);
+        format!("{SCHEME}{address}/{name}{query}")
+    }
+
+    /// Leaves out what is missed least; `false` when only id and name are left.
+    fn shorten(&mut self) -> bool {
+        if remove_farthest(&mut self.addr) {
+            return true;
+        }
+        let last = match self.relay_urls.pop() {
+            Some(added) => parse_relay_url(&added).ok().map(TransportAddr::Relay),
+            None => self.addr.addrs.last().cloned(),
+        };
+        last.is_some_and(|last| self.addr.addrs.remove(&last))
+    }
+}
+
+/// Whether a packet to this address may reach one machine.
+fn can_be_dialled(addr: &TransportAddr) -> bool {
+    let TransportAddr::Ip(addr) = addr else {
+        return true;
+    };
+    let to_all = matches!(addr.ip(), IpAddr::V4(ip) if ip.is_broadcast());
+    addr.port() != 0 && !to_all && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
+}
+
+/// Removes the direct address that the fewest can use; `false` if there is none.
+fn remove_farthest(addr: &mut EndpointAddr) -> bool {
+    let direct = addr.addrs.iter().filter(|addr| !addr.is_relay());
+    let farthest = direct.max_by_key(|addr| reach(addr)).cloned();
+    farthest.is_some_and(|farthest| addr.addrs.remove(&farthest))
+}
+
+/// From how near an address can be used: the higher, the nearer.
+fn reach(addr: &TransportAddr) -> u8 {
+    let TransportAddr::Ip(addr) = addr else {
+        return 0;
+    };
+    match addr.ip() {
+        ip if ip.is_loopback() => 3,
+        IpAddr::V4(ip) if ip.is_link_local() => 2,
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => 2,
+        IpAddr::V4(ip) if ip.is_private() => 1,
+        IpAddr::V6(ip) if ip.is_unique_local() => 1,
+        _ => 0,
     }
 }
 
 impl fmt::Display for LiveTicket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut query = String::new();
-        for url in &self.relay_urls {
-            let mark = if query.is_empty() { '?' } else { '&' };
-            query += &format!("{mark}{RELAY}{}", utf8_percent_encode(url, IN_VALUE));
+        let name = utf8_percent_encode(&self.name, IN_NAME).to_string();
+        let mut text = self.text(&name);
+        if text.len() >= Self::MAX_LEN {
+            let name = shorter_name(&self.name);
+            let mut shorter = self.clone();
+            text = shorter.text(&name);
+            while text.len() >= Self::MAX_LEN && shorter.shorten() {
+                text = shorter.text(&name);
+            }
         }
-        let room = |name: &str| {
-            let rest = SCHEME.len() + "/".len() + name.len() + query.len();
-            (Self::MAX_LEN - 1).saturating_sub(rest)
-        };
-        let mut name = utf8_percent_encode(&self.name, IN_NAME).to_string();
-        let mut address = self.address_text(usize::MAX);
-        if address.len() > room(&name) {
-            name = shorter_name(&self.name);
-            address = self.address_text(room(&name));
-        }
-        write!(f, "{SCHEME}{address}/{name}{query}")
+        f.write_str(&text)
     }
 }
 
@@ -249,7 +321,7 @@ fn read_uri(text: &str, rest: &str) -> Result<LiveTicket, ParseTicketError> {
         if let Some(value) = pair.strip_prefix(RELAY) {
             let url = unescape(text, value)?;
             parse_relay_url(&url)?;
-            ticket.relay_urls.push(url);
+            ticket.add_relay(url);
         } else if !pair.is_empty() && RELAY.starts_with(pair) {
             return Err(ParseTicketError::CutShort);
         }
@@ -311,8 +383,13 @@ fn read_addr(text: &str, part: &str, code: &Encoding) -> Result<EndpointAddr, Pa
     if addrs.is_empty() {
         return Ok(id.into());
     }
-    match postcard::take_from_bytes(&bytes) {
-        Ok((addr, [])) => Ok(addr),
+    match postcard::take_from_bytes::<EndpointAddr>(&bytes) {
+        Ok((addr, [])) => {
+            let bad = addr.relay_urls().find(|url| !is_relay_url(url)).cloned();
+            bad.map_or(Ok(addr), |url| {
+                Err(ParseTicketError::BadRelayUrl(url.to_string()))
+            })
+        }
         Ok((_, rest)) => Err(ParseTicketError::TrailingBytes(rest.len())),
         Err(postcard::Error::DeserializeUnexpectedEnd) => Err(incomplete),
         Err(_) => Err(ParseTicketError::Garbled),
@@ -323,8 +400,12 @@ fn parse_relay_url(url: &str) -> Result<RelayUrl, ParseTicketError> {
     // Other schemes need no host; without any, `localhost:3340` has the scheme `localhost`.
     url.parse::<RelayUrl>()
         .ok()
-        .filter(|url| matches!(url.scheme(), "https" | "http" | "wss" | "ws"))
+        .filter(is_relay_url)
         .ok_or_else(|| ParseTicketError::BadRelayUrl(url.to_owned()))
+}
+
+fn is_relay_url(url: &RelayUrl) -> bool {
+    matches!(url.scheme(), "https" | "http" | "wss" | "ws")
 }
 
 /// Undoes percent-encoding. Unlike [`percent_decode_str`], refuses a `%` that encodes nothing.

@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let call = match std::env::args().nth(1) {
         Some(ticket) => {
             let ticket: LiveTicket = ticket.parse()?;
-            Call::dial(&live, ticket.endpoint_addr()?, local).await?
+            Call::dial(&live, ticket.addr().clone(), local).await?
         }
         None => {
             let mut calls = Call::incoming(&live);

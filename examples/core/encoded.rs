@@ -82,9 +82,7 @@ async fn publish(file: &str) -> Result<()> {
 async fn watch(ticket: &str, file: &str) -> Result<()> {
     let ticket: LiveTicket = ticket.parse()?;
     let live = Live::from_env().await?.spawn();
-    let subscription = live
-        .subscribe(ticket.endpoint_addr()?, ticket.name())
-        .await?;
+    let subscription = live.subscribe(ticket.addr().clone(), ticket.name()).await?;
     let mut catalog = subscription.broadcast().catalog().await?;
     let catalog = catalog.next().await?.context("the broadcast has ended")?;
     let (name, config) = catalog

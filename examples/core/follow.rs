@@ -14,9 +14,7 @@ async fn main() -> Result<()> {
     let ticket = std::env::args().nth(1).context("usage: follow TICKET")?;
     let ticket: LiveTicket = ticket.parse()?;
     let live = Live::from_env().await?.spawn();
-    let subscription = live
-        .subscribe(ticket.endpoint_addr()?, ticket.name())
-        .await?;
+    let subscription = live.subscribe(ticket.addr().clone(), ticket.name()).await?;
     // The default quality is the best that the network carries.
     let tracks = subscription
         .media(&AudioBackend::none(), PlaybackConfig::default())

@@ -21,12 +21,7 @@ async fn main() -> Result<()> {
     let audio_backend = AudioBackend::default();
     let config = PlaybackConfig::default();
     let (session, tracks) = live
-        .subscribe_media(
-            ticket.endpoint_addr()?,
-            ticket.name(),
-            &audio_backend,
-            config,
-        )
+        .subscribe_media(ticket.addr().clone(), ticket.name(), &audio_backend, config)
         .await?;
     println!("connected to {}", session.remote_id().fmt_short());
 

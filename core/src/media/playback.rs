@@ -4,7 +4,7 @@
 //! # use iroh_live::{Live, LiveTicket, media::AudioBackend};
 //! # async fn example(live: Live, ticket: LiveTicket) -> Result<(), Box<dyn std::error::Error>> {
 //! let audio_backend = AudioBackend::default();
-//! let sub = live.subscribe(ticket.endpoint_addr()?, ticket.name()).await?;
+//! let sub = live.subscribe(ticket.addr().clone(), ticket.name()).await?;
 //! let tracks = sub.media(&audio_backend, Default::default()).await?;
 //! if let Some(video) = &tracks.video {
 //!     while let Some(frame) = video.next_frame().await? {

@@ -138,9 +138,7 @@ async fn within(
 /// One way to the broadcast, until it ends (`Ok`) or fails.
 async fn attempt(run: &Arc<Run>, connected: &mut bool) -> Result<(), Failure> {
     run.set_status(Status::Connecting);
-    let address = run.ticket.endpoint_addr().map_err(|error| {
-        Failure::Fatal(gst::error_msg!(gst::ResourceError::Settings, ("{error}")))
-    })?;
+    let address = run.ticket.addr().clone();
     let session = tokio::time::timeout(CONNECT_TIMEOUT, run.live.transport().connect(address))
         .await
         .map_err(|_| {
