@@ -15,9 +15,7 @@ pub mod endpoint;
 mod live;
 #[cfg(feature = "media")]
 pub mod media;
-mod recent;
 pub mod retry;
-mod shortest;
 pub mod signals;
 mod subscription;
 pub mod ticket;

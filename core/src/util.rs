@@ -10,6 +10,8 @@ use std::{
 use data_encoding::HEXLOWER;
 use iroh::SecretKey;
 
+pub(crate) mod window;
+
 pub use crate::signals::{spawn_signal_producer, spawn_stats_recorder};
 
 /// The environment variable that holds the secret key.

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use moq_lite::bandwidth::Rate;
 use moq_mux::rate::{Control, Policy};
 
-use crate::{NetworkSignals, recent::Recent, shortest::Shortest};
+use crate::{
+    NetworkSignals,
+    util::window::{SlidingWindow, WindowedMin},
+};
 
 /// Of what the congestion controller says can be sent, so much is used: the rest is for key frames, for what has to be
 /// sent again, and for what the estimate is too high, as it is the highest of late.
@@ -63,9 +66,9 @@ pub struct EncoderRate {
     ceiling: u64,
     /// What the inner machine counts its time from.
     epoch: Instant,
-    shortest: Shortest,
+    shortest: WindowedMin,
     /// The signals since the bitrate was last lowered.
-    recent: Recent<NetworkSignals>,
+    recent: SlidingWindow<NetworkSignals>,
     /// What is sent besides what the encoder produces, bits per second.
     beside: f64,
     quiet_since: Duration,
@@ -90,8 +93,8 @@ impl EncoderRate {
             control: Control::new(policy),
             ceiling,
             epoch: Instant::now(),
-            shortest: Shortest::new(RTT_WINDOW),
-            recent: Recent::new(WINDOW),
+            shortest: WindowedMin::new(RTT_WINDOW),
+            recent: SlidingWindow::new(WINDOW),
             beside: 0.0,
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
@@ -202,7 +205,7 @@ impl EncoderRate {
 }
 
 /// What was sent, bits per second.
-fn sent(recent: &Recent<NetworkSignals>) -> f64 {
+fn sent(recent: &SlidingWindow<NetworkSignals>) -> f64 {
     recent.mean(|signals| signals.send_rate as f64)
 }
 

@@ -28,7 +28,7 @@ use noq_proto::{
     congestion::{Bbr3Config, Controller, ControllerFactory, ControllerMetrics},
 };
 
-use crate::shortest::Shortest;
+use crate::util::window::WindowedMin;
 
 /// Makes a controller for each path.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ struct Watch {
     lost: [u64; 2],
     arrival: Arrival,
     round_trip: Duration,
-    shortest: Shortest,
+    shortest: WindowedMin,
     /// Whether there is one, and whether it may be full.
     queue: bool,
     full: bool,
@@ -154,7 +154,7 @@ impl Watch {
             lost: [0; 2],
             arrival: Arrival::new(now),
             round_trip: Duration::ZERO,
-            shortest: Shortest::new(ROUTE),
+            shortest: WindowedMin::new(ROUTE),
             queue: false,
             full: false,
             overflow: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
 use super::LocalVideo;
-use crate::{NetworkSignals, adaptive::EncoderRate, recent::Recent};
+use crate::{NetworkSignals, adaptive::EncoderRate, util::window::SlidingWindow};
 
 /// However thin the link, the encoders get this share of what the presets ask for: less shows nothing any more.
 const FLOOR_SHARE: u64 = 20;
@@ -30,7 +30,7 @@ impl LocalVideo {
     pub async fn follow(&self, mut signals: watch::Receiver<NetworkSignals>) {
         let _reset = Reset(self);
         let begun = Instant::now();
-        let mut produced = Recent::new(WINDOW);
+        let mut produced = SlidingWindow::new(WINDOW);
         let mut control: Option<(u64, EncoderRate)> = None;
         while signals.changed().await.is_ok() {
             let now = begun.elapsed();
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_averaged_over_a_second() {
-        let mut produced = Recent::new(WINDOW);
+        let mut produced = SlidingWindow::new(WINDOW);
         let mut update = |bytes, ms| {
             produced.push(bytes, Duration::from_millis(ms));
             produced.whole().and_then(rate)
