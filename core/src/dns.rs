@@ -4,6 +4,11 @@
 //! yet. That is right where each question costs a packet, but here it costs tens of kilobytes: on a network without name
 //! servers a hundred of them wait at once. The resolver below repeats its packets by itself, so that nothing is lost if
 //! the same question is asked once.
+//!
+//! What it saves, measured with iroh 1.4: a process of `gst-launch-1.0` with one `irohlivesink`, on a network whose name
+//! server does not answer, has 50 MB in memory after 5 s and 52 MB after 35 s; without this file 64 MB and 65 to 69 MB.
+//! Where packets to it are refused at once, it is 1 MB. This belongs into iroh: once its
+//! resolver does so by itself, the file can go.
 
 use std::{
     collections::HashMap,
