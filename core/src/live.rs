@@ -18,7 +18,7 @@ use crate::{
     subscription::{SubscribeError, Subscription},
     ticket::{LiveTicket, ParseTicketError},
     transport::{Moq, Policy, PublishError, alpns},
-    util::{SecretKeyError, secret_key_from_env},
+    util::{SecretKeyError, secret_key_in_env},
 };
 
 /// How long the first ticket waits for a relay.
@@ -42,7 +42,7 @@ const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// ```no_run
 /// # use iroh_live::{Live, iroh::Endpoint};
 /// # async fn example(endpoint: Endpoint) -> Result<(), Box<dyn std::error::Error>> {
-/// // With gossip for rooms
+/// // With gossip, which rooms will need
 /// let live = Live::from_env().await?.with_router().with_gossip().spawn();
 /// // From an existing endpoint
 /// let live = Live::builder(endpoint).with_router().with_gossip().spawn();
@@ -96,11 +96,14 @@ pub enum FromEnvError {
 impl Live {
     /// Begins with an endpoint made from the environment: the key in `IROH_SECRET`, number 0's relays and DNS.
     ///
+    /// Without `IROH_SECRET` the identity is a new one each time, and so is the ticket; to keep it, set the variable, or
+    /// use [`secret_key_from_file`](crate::util::secret_key_from_file) and [`builder`](Self::builder).
+    ///
     /// # Errors
     /// See [`FromEnvError`].
     pub async fn from_env() -> Result<LiveBuilder, FromEnvError> {
         let config = EndpointConfig {
-            secret_key: Some(secret_key_from_env()?),
+            secret_key: secret_key_in_env()?,
             ..EndpointConfig::default()
         };
         Ok(Self::builder(config.bind().await?))
@@ -287,7 +290,9 @@ impl LiveBuilder {
         self
     }
 
-    /// Makes a gossip instance, which rooms need.
+    /// Makes a gossip instance on the endpoint, for programs that gossip themselves; see [`Live::gossip`].
+    ///
+    /// Rooms will need it. There are none yet.
     pub fn with_gossip(mut self) -> Self {
         self.gossip = GossipChoice::Own;
         self

@@ -8,6 +8,7 @@ use iroh_live::{
     media::{
         AudioCodec, AudioPreset, AudioSource, MediaSource, VideoCodec, VideoPreset, VideoSource,
     },
+    util::{SECRET_ENV, secret_key_in_env},
 };
 
 #[tokio::main]
@@ -28,6 +29,11 @@ async fn main() -> Result<()> {
         .set(audio, AudioCodec::Opus, [AudioPreset::Hq])?;
     live.publish("stream", &broadcast)?;
     println!("{}", live.ticket("stream").await?);
+    if secret_key_in_env()?.is_none() {
+        eprintln!(
+            "To be found with the same ticket next time: export {SECRET_ENV}=$(openssl rand -hex 32)"
+        );
+    }
 
     tokio::signal::ctrl_c().await?;
     live.shutdown().await;

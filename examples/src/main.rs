@@ -1,6 +1,7 @@
 //! Publishes a test card or a file, watches a ticket, or does both: a first stream in one command.
 
 mod both;
+mod identity;
 mod narrator;
 mod pipeline;
 mod publish;
@@ -25,7 +26,7 @@ Live audio and video, peer to peer.
   irohlive-demo watch [--local] TICKET   watch what another machine publishes
 
 Without FILE a test card is published. A file is published as it is, paced as live.
---local uses neither relays nor address lookup: for two machines of one network, or one machine.";
+--local uses nothing on the internet, neither relays nor lookup: for two machines of one network, or one machine.";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]

@@ -35,9 +35,31 @@ impl Narrator {
     }
 }
 
+/// What to say, if anything, after so many seconds without a frame: the connection may be about to come back.
+pub fn of_silence(seconds: u32) -> Option<String> {
+    match seconds {
+        3 => Some("Nothing has come for 3 s.".into()),
+        10 => Some(
+            "Nothing has come for 10 s. Whoever publishes may have been started anew and have a new ticket; with the \
+             same identity it goes on here by itself."
+                .into(),
+        ),
+        _ if seconds.is_multiple_of(30) => Some(format!("Nothing has come for {seconds} s.")),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_is_spoken_of_less_and_less_often_and_the_new_ticket_once() {
+        let said: Vec<_> = (1..=90).filter_map(of_silence).collect();
+        assert_eq!(said.len(), 5, "{said:?}");
+        let hints = said.iter().filter(|line| line.contains("new ticket"));
+        assert_eq!(hints.count(), 1);
+    }
 
     #[test]
     fn attempts_to_reconnect_are_told_once() {

@@ -85,10 +85,12 @@ fn missing(factory: &str) -> String {
     )
 }
 
-/// Keeps an element from using relays and lookup services, which a machine without internet would wait for.
-pub fn stay_local(element: &gst::Element) {
+/// Keeps an element from using relays and lookup services on the internet, which a machine without one would wait for.
+///
+/// `alone` leaves out the search on the local network, too, for two ends that never move.
+pub fn stay_local(element: &gst::Element, alone: bool) {
     element.set_property_from_str("relay-mode", "disabled");
-    element.set_property_from_str("address-lookup", "none");
+    element.set_property_from_str("address-lookup", if alone { "none" } else { "mdns" });
 }
 
 /// Plays the pipeline and hands over what happens, until the handler breaks off.

@@ -1,12 +1,17 @@
 //! Publishes a test card, or a file as it is.
 
-use std::{io::Read, ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{
+    io::Read,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use gst::prelude::*;
 
 use crate::{
     check_file,
+    identity::Identity,
     pipeline::{self, Event},
     say, ticket,
 };
@@ -19,9 +24,6 @@ pub const CHILD_FLAG: &str = "--child";
 /// Names of messages of this program to itself: the file has something to publish, and the other process is gone.
 const PLAYABLE: &str = "playable";
 const ALONE: &str = "alone";
-
-/// How long viewers may take for what is on the way to them when it ends.
-const FAREWELL_SECONDS: u64 = 2;
 
 /// A picture in which one sees time pass, and a quiet tone.
 ///
@@ -42,13 +44,16 @@ const TEST_CARD: &str = "\
 pub struct Options {
     /// What to publish instead of the test card.
     pub file: Option<PathBuf>,
-    /// Without relays and address lookup.
+    /// On this network only: without relays and without a lookup on the internet.
     pub local: bool,
     /// See [`CHILD_FLAG`].
     pub child: bool,
 }
 
-/// Publishes until the file ends or somebody wants it to end.
+/// Publishes until the file ends or somebody stops it.
+///
+/// These are different things. With the file the broadcast ends, and viewers are told. When it is stopped in the middle,
+/// viewers wait: it may be back with the same identity.
 pub fn run(options: &Options) -> Result<()> {
     let pipeline = match &options.file {
         Some(file) => {
@@ -61,14 +66,19 @@ pub fn run(options: &Options) -> Result<()> {
         .by_name("stream")
         .ok_or_else(|| anyhow!("the pipeline has no sink"))?;
     if options.local {
-        pipeline::stay_local(&sink);
+        pipeline::stay_local(&sink, options.child);
     }
+    let identity = if options.child {
+        None
+    } else {
+        keep_identity(&sink)
+    };
+    let key = identity.as_ref().map(|kept| kept.key().to_owned());
     sink.add_property_notify_watch(Some("subscribers"), true);
     if options.child {
         end_with_standard_input(&pipeline);
     }
     let (weak, child) = (pipeline.downgrade(), options.child);
-    let mut ending: Option<Instant> = None;
     // Nobody should get a ticket for a file that then turns out to be none: only when it plays, it is given out.
     let (mut ready, mut waiting, mut shown) = (options.file.is_none(), None, false);
     let outcome = pipeline::run(&pipeline, move |event| {
@@ -88,23 +98,23 @@ pub fn run(options: &Options) -> Result<()> {
                 }
                 gst::MessageView::Application(own) => match own.structure().map(|own| own.name()) {
                     Some(name) if name == PLAYABLE => ready = true,
-                    _ => return interrupt(&weak, &mut ending),
+                    _ => return done(),
                 },
                 gst::MessageView::Element(element) => {
                     waiting = new_ticket(element).or(waiting.take())
                 }
                 _ => {}
             },
-            Event::Interrupt => return interrupt(&weak, &mut ending),
-            // An end that does not come, because something on the way to it hangs, is not waited for.
-            Event::Second => {
-                if ending.is_some_and(|since| since.elapsed().as_secs() >= FAREWELL_SECONDS) {
-                    return done();
-                }
-            }
+            Event::Interrupt => return done(),
+            Event::Second => {}
         }
         if let Some(ticket) = waiting.take_if(|_| ready)
-            && let Err(error) = announce(&ticket, child, std::mem::replace(&mut shown, true))
+            && let Err(error) = announce(
+                &ticket,
+                child,
+                std::mem::replace(&mut shown, true),
+                key.as_deref(),
+            )
         {
             return ControlFlow::Break(Err(error));
         }
@@ -116,27 +126,23 @@ pub fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// Ends the stream, which viewers are told; asked a second time, ends without.
-fn interrupt(
-    pipeline: &gst::glib::WeakRef<gst::Pipeline>,
-    ending: &mut Option<Instant>,
-) -> ControlFlow<Result<()>> {
-    if ending.replace(Instant::now()).is_some() {
-        return ControlFlow::Break(Ok(()));
+/// Gives the sink an identity that is kept for the next time, unless the user has set one in the environment.
+fn keep_identity(sink: &gst::Element) -> Option<Identity> {
+    if std::env::var_os("IROH_SECRET").is_some_and(|key| !key.is_empty()) {
+        return None;
     }
-    if let Some(pipeline) = pipeline.upgrade() {
-        // Straight into the sink, as a file's queue in front of it holds seconds.
-        pipeline.call_async(|pipeline| {
-            for pad in pipeline
-                .by_name("stream")
-                .iter()
-                .flat_map(|sink| sink.sink_pads())
-            {
-                pad.send_event(gst::event::Eos::new());
-            }
-        });
+    match Identity::take() {
+        Ok(identity) => {
+            sink.set_property("secret-key-location", identity.key().to_str()?);
+            Some(identity)
+        }
+        Err(error) => {
+            eprintln!(
+                "This publisher's identity cannot be kept, so that it has a new ticket next time: {error:#}"
+            );
+            None
+        }
     }
-    ControlFlow::Continue(())
 }
 
 fn new_ticket(message: &gst::message::Element) -> Option<String> {
@@ -146,7 +152,7 @@ fn new_ticket(message: &gst::message::Element) -> Option<String> {
     structure.get::<String>("ticket").ok()
 }
 
-fn announce(text: &str, child: bool, again: bool) -> Result<()> {
+fn announce(text: &str, child: bool, again: bool, key: Option<&Path>) -> Result<()> {
     if child {
         return say(text);
     }
@@ -157,7 +163,13 @@ fn announce(text: &str, child: bool, again: bool) -> Result<()> {
     ticket::show(text)?;
     eprintln!("Watch it on another machine:  make watch TICKET='{text}'");
     eprintln!("             or, installed:  gst-play-1.0 '{text}'");
-    eprintln!("Ctrl-C ends it.\n");
+    if let Some(key) = key {
+        eprintln!(
+            "This publisher's identity is kept in {}:\nwho has the ticket finds it again next time.",
+            key.display()
+        );
+    }
+    eprintln!("Ctrl-C stops it; viewers wait until it is back.\n");
     Ok(())
 }
 

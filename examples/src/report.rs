@@ -139,7 +139,7 @@ impl fmt::Display for Report {
             write!(f, ", shown after {:.0} ms", millis(shown))?;
         }
         match self.lip_sync {
-            Some(offset) => write!(f, "  lip-sync {:+.1} ms", millis(offset)),
+            Some(offset) => write!(f, "  lip-sync {:+.1} ms", tenths(offset)),
             None => write!(f, "  lip-sync unknown"),
         }
     }
@@ -171,6 +171,11 @@ fn millis(nanos: i64) -> f64 {
     nanos as f64 / 1e6
 }
 
+/// Milliseconds, rounded to a tenth: a zero, that has no sign, is then one when it is written.
+fn tenths(nanos: i64) -> f64 {
+    (millis(nanos) * 10.0).round() / 10.0 + 0.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +198,26 @@ mod tests {
             report.to_string(),
             "    30 frames   30.0 fps    2480 kbit/s  delay 5.0 ms, shown after 210 ms  lip-sync -12.0 ms"
         );
+    }
+
+    #[test]
+    fn sound_that_is_in_sync_is_written_in_one_way() {
+        let mut statistics = Statistics::default();
+        let mut line = |offset| {
+            statistics.received(Kind::Video, 1, None);
+            statistics.shown(Kind::Video, 200 * MS);
+            statistics.shown(Kind::Audio, 200 * MS + offset);
+            statistics.report(Duration::from_secs(1)).to_string()
+        };
+        for (offset, end) in [
+            (0, "+0.0 ms"),
+            (40_000, "+0.0 ms"),
+            (-40_000, "+0.0 ms"),
+            (-60_000, "-0.1 ms"),
+        ] {
+            let line = line(offset);
+            assert!(line.ends_with(end), "{line}");
+        }
     }
 
     #[test]

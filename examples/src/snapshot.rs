@@ -22,9 +22,9 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Where the picture is.
-    pub fn path() -> PathBuf {
-        std::env::temp_dir().join("iroh-live-latest.png")
+    /// Where the picture is: several viewers on one machine have one each.
+    fn path() -> PathBuf {
+        std::env::temp_dir().join(format!("iroh-live-{}.png", std::process::id()))
     }
 
     /// Begins with it. `sink` is one that keeps its `last-sample`.

@@ -14,14 +14,14 @@ use gst::{glib, prelude::*};
 
 use crate::{
     both::Publisher,
-    narrator::Narrator,
+    narrator::{self, Narrator},
     pipeline::{self, Event},
     report::{Kind, Moment, Statistics},
     say,
     snapshot::Snapshots,
 };
 
-/// For so many seconds without a frame nothing is said: the connection may be about to come back.
+/// After a publisher's end, for so many seconds without a frame the end is waited for.
 const PATIENCE: u32 = 3;
 
 /// Said once, when there is a delay below zero.
@@ -46,7 +46,7 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
     let source = pipeline::element("irohlivesrc")?;
     source.set_property("ticket", ticket);
     if local {
-        pipeline::stay_local(&source);
+        pipeline::stay_local(&source, publisher.is_some());
     }
     pipeline.add(&source)?;
     source.add_property_notify_watch(Some("status"), true);
@@ -77,6 +77,8 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
     let weak = pipeline.downgrade();
     let (mut narrator, mut path) = (Narrator::default(), String::from("none"));
     let (mut since, mut silence, mut explained) = (Instant::now(), 0, false);
+    // What comes first is the group of pictures that had begun: all at once, and late.
+    let mut is_catching_up = true;
     pipeline::run(&pipeline, move |event| {
         let step = match event {
             Event::Interrupt => return ControlFlow::Break(Ok(())),
@@ -104,13 +106,17 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
                 {
                     return ControlFlow::Break(end);
                 }
+                if report.is_silent() {
+                    is_catching_up = true;
+                } else if std::mem::take(&mut is_catching_up) {
+                    return ControlFlow::Continue(());
+                }
                 if report.is_ahead() && !std::mem::replace(&mut explained, true) {
                     eprintln!("{AHEAD}");
                 }
                 match silence {
                     0 => say(format_args!("{report}  {path}")),
-                    1..PATIENCE => Ok(()),
-                    _ => say(format_args!("Nothing has come for {silence} s.")),
+                    _ => narrator::of_silence(silence).map_or(Ok(()), say),
                 }
             }
         };

@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use iroh_live::LiveTicket;
 use iroh_live_tests::{Pipe, Process, Test, start};
 
 /// An example as a process, in the test's own folder.
@@ -65,7 +66,55 @@ fn publish_and_watch() {
     let png = fs::read(test.path("watch.png")).expect("it was said to be there");
     assert!(png.starts_with(b"\x89PNG"), "{} bytes", png.len());
     publisher.interrupt();
+    let log = ends_well(publisher);
+    // The identity is a secret; a log is no place for it.
+    let is_key = |word: &str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let words = log.split(|c: char| !c.is_ascii_alphanumeric());
+    assert!(!words.into_iter().any(is_key), "{log}");
+    assert!(log.contains("export IROH_SECRET="), "{log}");
+}
+
+/// `irohlive-demo`, which keeps what it keeps in the test's own folder.
+fn demo(test: &Test, instance: &str, args: &[&str]) -> Process {
+    let me = std::env::current_exe().expect("the system knows");
+    let folder = me
+        .ancestors()
+        .nth(2)
+        .expect("it lies in target/release/deps");
+    let mut command = Command::new(folder.join("irohlive-demo"));
+    command.args(args).env("XDG_DATA_HOME", test.path("data"));
+    for display in ["DISPLAY", "WAYLAND_DISPLAY"] {
+        command.env_remove(display);
+    }
+    Process::run(test, instance, command)
+}
+
+#[test]
+fn viewers_of_a_publisher_that_is_stopped_wait_and_find_it_again_by_its_identity() {
+    let test = start();
+    let id = |ticket: &str| {
+        let ticket: LiveTicket = ticket.parse().expect("it is a ticket");
+        ticket.addr().id
+    };
+    let mut publisher = demo(&test, "publisher", &["publish", "--local"]);
+    let first = ticket(&mut publisher);
+    let mut viewer = demo(&test, "viewer", &["watch", "--local", &first]);
+    line(&mut viewer, "Connected.");
+    // Another one at the same time is somebody else.
+    let mut other = demo(&test, "other", &["publish", "--local"]);
+    assert_ne!(id(&ticket(&mut other)), id(&first));
+    publisher.interrupt();
     ends_well(publisher);
+    line(&mut viewer, "Nothing has come for 3 s.");
+    let mut publisher = demo(&test, "publisher-again", &["publish", "--local"]);
+    assert_eq!(id(&ticket(&mut publisher)), id(&first));
+    viewer.interrupt();
+    let log = ends_well(viewer);
+    assert!(!log.contains("ended the broadcast"), "{log}");
+    for mut publisher in [publisher, other] {
+        publisher.interrupt();
+        ends_well(publisher);
+    }
 }
 
 #[test]
