@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The waits between attempts: growing, bounded, and scattered, so that the viewers of a publisher that comes back do
-/// not all knock at once.
+/// not all come at once.
 ///
 /// A plain state machine: it neither sleeps nor draws random numbers.
 ///

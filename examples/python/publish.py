@@ -50,8 +50,9 @@ bus = pipeline.get_bus()
 bus.add_signal_watch()
 bus.connect("message", on_message)
 
-# Ctrl-C ends the stream properly: viewers are told that it is over, instead of waiting for it to come back.
-GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGINT, lambda: pipeline.send_event(Gst.Event.new_eos()))
+# Ctrl-C stops it, and viewers wait for it to be back: with the property secret-key-location they find it by the same
+# ticket. To tell them that it is over, send EOS first: pipeline.send_event(Gst.Event.new_eos()).
+GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGINT, loop.quit)
 
 pipeline.set_state(Gst.State.PLAYING)
 loop.run()
