@@ -471,7 +471,7 @@ mod tests {
     use super::*;
     use crate::{
         EncodedFrame, LocalBroadcast,
-        broadcast::{VideoCodec, VideoConfig},
+        broadcast::{AudioCodec, AudioConfig, VideoCodec, VideoConfig},
     };
 
     #[tokio::test(flavor = "multi_thread")]
@@ -505,5 +505,34 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
             assert!(std::time::Instant::now() < limit);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sound_plays_with_the_latency_that_is_asked_for_and_no_more() {
+        let local = LocalBroadcast::new();
+        let config = AudioConfig::new(AudioCodec::Opus, 48_000, 2);
+        let mut track = local.publish_track("audio", config).unwrap();
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume_as("test"));
+        let audio = remote.audio(&AudioBackend::samples()).unwrap();
+        let player = remote.shared_player().get(&remote).unwrap();
+        let publish = async {
+            loop {
+                // Silence, 20 ms of it.
+                let frame = b"\xf8\xff\xfe".as_slice();
+                let frame = EncodedFrame::new(LocalBroadcast::now(), frame, true);
+                track.write(frame).unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let samples = tokio::time::timeout(Duration::from_secs(30), audio.next_samples());
+        tokio::select! {
+            () = publish => {}
+            samples = samples => assert!(samples.unwrap().unwrap().is_some()),
+        }
+        assert!(audio.decoder().unwrap().starts_with("opusdec"));
+        let mut latency = gst::query::Latency::new();
+        assert!(player.pipeline().query(&mut latency));
+        let (live, min, _) = latency.result();
+        assert_eq!((live, min.mseconds()), (true, 200));
     }
 }

@@ -105,7 +105,6 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("nv", "max-display-delay", "0"),
     ("vaapi", "low-latency", "true"),
     ("opusdec", "plc", "true"),
-    ("opusdec", "use-inband-fec", "true"),
     ("avdec_aac", "plc", "true"),
 ];
 
