@@ -24,6 +24,7 @@ mod handover;
 mod interface;
 mod ladder;
 mod meter;
+mod output;
 mod reader;
 mod select;
 #[cfg(test)]

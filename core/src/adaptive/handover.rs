@@ -2,12 +2,20 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::reader::JUMP;
-
 use crate::broadcast::EncodedFrame;
+
+/// A timestamp this far back is no reordered frame but another timeline.
+pub(super) const JUMP: Duration = Duration::from_secs(10);
 
 /// A key frame that was missed by no more than this still serves: what was shown since is quickly decoded again.
 const MISSED: Duration = Duration::from_millis(300);
+
+/// A frame, and when it arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Arrived {
+    pub frame: EncodedFrame,
+    pub at: Duration,
+}
 
 /// How patient a handover is.
 #[derive(Debug, Clone, Copy)]
@@ -44,16 +52,16 @@ pub(super) struct Handover {
     old: VecDeque<Held>,
     old_ended: bool,
     /// The new one's frames from the last key frame on that is not newer than what was handed out.
-    before: Vec<EncodedFrame>,
+    before: Vec<Arrived>,
     /// The new one's frames from the first key frame on that is newer than what was handed out.
-    fresh: Vec<EncodedFrame>,
+    fresh: Vec<Arrived>,
     /// The newest timestamp of the new one.
     seen: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Held {
-    frame: EncodedFrame,
+    frame: Arrived,
     until: Duration,
 }
 
@@ -61,10 +69,10 @@ struct Held {
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     /// Hand out this frame of the old rendition.
-    Frame(EncodedFrame),
+    Frame(Arrived),
     /// The new rendition takes over, with these frames first; those that are not newer than what was handed out are to be
     /// decoded only.
-    Cut(Vec<EncodedFrame>),
+    Cut(Vec<Arrived>),
     /// Wait for a frame of either, or until this moment.
     Wait(Option<Duration>),
 }
@@ -84,8 +92,8 @@ impl Handover {
     }
 
     /// A frame of the old rendition came, this much later than it could have.
-    pub fn push_old(&mut self, frame: EncodedFrame, lateness: Duration, arrival: Duration) {
-        let until = arrival + self.patience.hold.saturating_sub(lateness);
+    pub fn push_old(&mut self, frame: Arrived, lateness: Duration) {
+        let until = frame.at + self.patience.hold.saturating_sub(lateness);
         self.old.push_back(Held { frame, until });
     }
 
@@ -95,23 +103,24 @@ impl Handover {
     }
 
     /// A frame of the new rendition came.
-    pub fn push_new(&mut self, frame: EncodedFrame) {
+    pub fn push_new(&mut self, arrived: Arrived) {
+        let frame = &arrived.frame;
         self.seen = self.seen.max(Some(frame.timestamp));
         let begins = frame.keyframe && Some(frame.timestamp) > self.played;
         if begins || !self.fresh.is_empty() {
-            self.fresh.push(frame);
+            self.fresh.push(arrived);
         } else if self.patience.decode_only {
             if frame.keyframe || frame.discontinuity {
                 self.before.clear();
             }
             if frame.keyframe || !self.before.is_empty() {
-                self.before.push(frame);
+                self.before.push(arrived);
             }
         }
     }
 
     /// The frames of the old rendition that were held back, when the new one is given up.
-    pub fn abandon(self) -> impl Iterator<Item = EncodedFrame> {
+    pub fn abandon(self) -> impl Iterator<Item = Arrived> {
         self.old.into_iter().map(|held| held.frame)
     }
 
@@ -120,11 +129,11 @@ impl Handover {
         if self.has_caught_up() {
             return self.cut(false);
         }
-        let begin = self.fresh.first().map(|frame| frame.timestamp);
+        let begin = self.fresh.first().map(|first| first.frame.timestamp);
         let Some(held) = self.old.front() else {
             return self.without_old();
         };
-        let timestamp = held.frame.timestamp;
+        let timestamp = held.frame.frame.timestamp;
         let due = match begin {
             Some(begin) if timestamp >= begin => {
                 return self.cut(true);
@@ -138,7 +147,7 @@ impl Handover {
         }
         match self.old.pop_front() {
             Some(held) => {
-                self.played = self.played.max(Some(held.frame.timestamp));
+                self.played = self.played.max(Some(held.frame.frame.timestamp));
                 Step::Frame(held.frame)
             }
             None => Step::Wait(None),
@@ -152,7 +161,8 @@ impl Handover {
             && ends
                 .zip(self.played)
                 .is_some_and(|((first, last), played)| {
-                    last.timestamp > played && played.saturating_sub(first.timestamp) <= MISSED
+                    last.frame.timestamp > played
+                        && played.saturating_sub(first.frame.timestamp) <= MISSED
                 })
     }
 
@@ -194,14 +204,14 @@ impl Handover {
             let torn = self
                 .old
                 .front()
-                .is_some_and(|held| held.frame.discontinuity);
-            first.discontinuity = !clean || torn;
+                .is_some_and(|held| held.frame.frame.discontinuity);
+            first.frame.discontinuity = !clean || torn;
         }
         if let Some(first) = frames.first_mut()
-            && Some(first.timestamp) <= self.played
+            && Some(first.frame.timestamp) <= self.played
         {
             // Whatever was missing before it was not to be shown.
-            first.discontinuity = false;
+            first.frame.discontinuity = false;
         }
         Step::Cut(frames)
     }

@@ -4,10 +4,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{DownloadReport, MediaKind, Quality, Rendition};
+use super::{meter::DownloadReport, select::Quality};
 use crate::{
     EncodedFrame,
-    broadcast::{Catalog, CatalogError, ReadError, Readable, SubscribeTrackError},
+    broadcast::{
+        Catalog, CatalogError, MediaKind, ReadError, Readable, Rendition, SubscribeTrackError,
+    },
 };
 
 type Accept = Arc<dyn Fn(&Rendition) -> bool + Send + Sync>;
@@ -160,6 +162,9 @@ pub struct AdaptiveFrame {
     pub changed: bool,
     /// Whether it has to be decoded and not shown: a frame of this moment was handed out before, of another rendition.
     pub decode_only: bool,
+    /// For how long it was held back after it had arrived, for a switch. Whoever recovers a clock from arrivals has to
+    /// subtract it.
+    pub held: Duration,
 }
 
 /// What an [`AdaptiveReader`](super::AdaptiveReader) is doing.

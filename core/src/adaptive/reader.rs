@@ -1,12 +1,6 @@
 //! The frames of the rendition that is best for now.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    future::pending,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, future::pending, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -16,15 +10,20 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
-    AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, Decision,
-    DownloadMeter, DownloadReport, Quality, Rendition, Rung, Selector,
-    handover::{Handover, Patience, Step},
-    interface::check,
+    handover::{Arrived, Handover, Patience, Step},
+    interface::{
+        AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, check,
+    },
+    ladder::Ladder,
+    meter::{DownloadMeter, DownloadReport},
+    output::Output,
+    select::{Decision, Quality, Selector},
 };
 use crate::{
     EncodedFrame, RemoteBroadcast,
     broadcast::{
-        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, SubscribeTrackError,
+        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, Rendition,
+        SubscribeTrackError,
     },
 };
 
@@ -34,11 +33,6 @@ const TICK: Duration = Duration::from_millis(200);
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// When all renditions have ended, so long the catalog may still name another.
 const GRACE: Duration = Duration::from_secs(1);
-/// A rendition that its publisher ended may come again under the same name. Below, an ended track is kept for those who
-/// have not read it, five seconds from the last look at it.
-const ENDED: Duration = Duration::from_secs(10);
-/// A timestamp this far back is no reordered frame but another timeline.
-pub(super) const JUMP: Duration = Duration::from_secs(10);
 /// The least and the most that a rendition may fall behind the one that is to replace it.
 const LAG: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
@@ -61,26 +55,18 @@ pub struct AdaptiveReader {
     /// When the caller got the last frame.
     left: Duration,
     selector: Selector,
-    renditions: Vec<Arc<Rendition>>,
-    /// Renditions that the publisher ended, though the catalog still has them, and when.
-    finished: HashMap<String, Duration>,
+    ladder: Ladder,
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
-    current: Option<Source>,
+    current: Option<Receiving>,
     /// Why there is no current one, if not by the publisher's will.
     lost: Option<AdaptiveError>,
     attempt: Option<Attempt>,
-    /// Frames of the rendition that was handed out last, to be handed out next.
-    ready: VecDeque<EncodedFrame>,
-    /// The rendition that was handed out last.
-    shown: Option<Arc<Rendition>>,
-    changed: bool,
-    played: Option<Duration>,
-    cut: Option<Cut>,
+    output: Output,
 }
 
 /// A rendition that is received.
-struct Source {
+struct Receiving {
     rendition: Arc<Rendition>,
     /// How the catalog describes it now, from the next key frame on.
     update: Option<Arc<Rendition>>,
@@ -96,16 +82,7 @@ struct Attempt {
 
 enum AttemptState {
     Opening(BoxFuture<'static, Result<EncodedReader, SubscribeTrackError>>),
-    Reading(Box<Source>),
-}
-
-/// The place where a rendition took over.
-#[derive(Clone, Copy)]
-struct Cut {
-    /// The key frame that it began with. What comes after it and is shown before it needs frames from before it.
-    key: Duration,
-    /// What had been shown.
-    shown: Option<Duration>,
+    Reading(Box<Receiving>),
 }
 
 enum Event {
@@ -191,17 +168,12 @@ impl AdaptiveReader {
             next_tick: Duration::ZERO,
             stale: false,
             left: Duration::ZERO,
-            renditions: Vec::new(),
-            finished: HashMap::new(),
+            ladder: Ladder::default(),
             idle_since: None,
             current: None,
             lost: None,
             attempt: None,
-            ready: VecDeque::new(),
-            shown: None,
-            changed: false,
-            played: None,
-            cut: None,
+            output: Output::default(),
         };
         reader.take_renditions(renditions);
         reader.publish_status(None);
@@ -238,11 +210,16 @@ impl AdaptiveReader {
     pub async fn next(&mut self) -> Result<Option<AdaptiveFrame>, AdaptiveError> {
         let entered = self.now();
         loop {
-            if let Some(frame) = self.ready() {
-                self.left = self.now();
+            let now = self.now();
+            if let Some(frame) = self.output.next(now) {
+                if frame.changed
+                    && let Some(current) = &mut self.current
+                {
+                    current.rendition = frame.rendition.clone();
+                }
+                self.left = now;
                 return Ok(Some(frame));
             }
-            let now = self.now();
             let mut wake = self.next_tick;
             match self.step(now) {
                 Some(until) => wake = wake.min(until),
@@ -340,7 +317,7 @@ impl AdaptiveReader {
             }
             Event::Opened(Ok(reader)) => {
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.state = AttemptState::Reading(Box::new(Source {
+                    attempt.state = AttemptState::Reading(Box::new(Receiving {
                         rendition: attempt.rendition.clone(),
                         update: None,
                         reader: *reader,
@@ -361,7 +338,7 @@ impl AdaptiveReader {
                     if let AttemptState::Reading(source) = &mut attempt.state {
                         source.observe(&frame, arrival);
                     }
-                    attempt.handover.push_new(frame);
+                    attempt.handover.push_new(Arrived { frame, at: arrival });
                 }
             }
             Event::Next(ended) => {
@@ -387,99 +364,38 @@ impl AdaptiveReader {
         };
         let lateness = source.meter.lateness(frame.timestamp, arrival);
         source.observe(&frame, arrival);
+        let frame = Arrived { frame, at: arrival };
         match &mut self.attempt {
-            Some(attempt) => attempt.handover.push_old(frame, lateness, arrival),
-            None => self.ready.push_back(frame),
+            Some(attempt) => attempt.handover.push_old(frame, lateness),
+            None => self.output.push(frame),
         }
     }
 
     /// A rendition was ended by its publisher.
     fn finish(&mut self, name: String, now: Duration) {
-        // What the catalog no longer has may come again.
-        if self
-            .renditions
-            .iter()
-            .any(|rendition| rendition.name == name)
-        {
-            self.finished.insert(name, now);
-        }
+        self.ladder.end(name, now);
         self.update_ladder();
     }
 
     fn take_renditions(&mut self, renditions: Vec<Arc<Rendition>>) {
-        self.renditions = renditions;
-        let (renditions, finished) = (&self.renditions, &mut self.finished);
-        finished.retain(|name, _| renditions.iter().any(|rendition| rendition.name == *name));
-        let current = self.current.iter_mut();
-        for source in current.chain(self.attempt.as_mut().and_then(Attempt::source)) {
-            let now = renditions
-                .iter()
-                .find(|rendition| rendition.name == source.rendition.name);
-            source.update = now.filter(|now| !source.rendition.decodes_as(now)).cloned();
+        self.ladder.set(renditions);
+        let ladder = &self.ladder;
+        let changed = |rendition: &Arc<Rendition>| {
+            let now = ladder.find(&rendition.name)?;
+            (!rendition.decodes_as(now)).then(|| now.clone())
+        };
+        if let Some(current) = &self.current {
+            self.output.describe(changed(&current.rendition));
+        }
+        if let Some(next) = self.attempt.as_mut().and_then(Attempt::receiving) {
+            next.update = changed(&next.rendition);
         }
         self.update_ladder();
     }
 
     fn update_ladder(&mut self) {
-        let rungs = self
-            .renditions
-            .iter()
-            .filter(|rendition| !self.finished.contains_key(&rendition.name))
-            .map(|rendition| Rung::from(&**rendition))
-            .collect();
-        self.selector.set_ladder(rungs);
+        self.selector.set_ladder(self.ladder.rungs());
         self.stale = true;
-    }
-
-    /// The next frame that is due, if there is one.
-    fn ready(&mut self) -> Option<AdaptiveFrame> {
-        loop {
-            let frame = self.ready.pop_front()?;
-            if let Some(cut) = self.cut {
-                if frame.timestamp < cut.key && !frame.keyframe {
-                    // It needs frames of a group that was not received.
-                    continue;
-                }
-                if frame.keyframe && frame.timestamp > cut.key {
-                    self.cut = None;
-                }
-            }
-            let decode_only = self
-                .cut
-                .is_some_and(|cut| cut.shown >= Some(frame.timestamp));
-            if frame.keyframe
-                && let Some(update) = self
-                    .current
-                    .as_mut()
-                    .and_then(|source| source.update.take())
-            {
-                self.show(update);
-            }
-            if !decode_only {
-                let jumped = self
-                    .played
-                    .is_some_and(|played| frame.timestamp + JUMP < played);
-                self.played = if jumped {
-                    Some(frame.timestamp)
-                } else {
-                    self.played.max(Some(frame.timestamp))
-                };
-            }
-            return Some(AdaptiveFrame {
-                frame,
-                rendition: self.shown.clone()?,
-                changed: std::mem::take(&mut self.changed),
-                decode_only,
-            });
-        }
-    }
-
-    fn show(&mut self, rendition: Arc<Rendition>) {
-        if let Some(source) = &mut self.current {
-            source.rendition = rendition.clone();
-        }
-        self.changed |= self.shown.as_ref() != Some(&rendition);
-        self.shown = Some(rendition);
     }
 
     /// Goes on with the switch under way; returns until when there is nothing to do, if nothing is to be done.
@@ -490,7 +406,7 @@ impl AdaptiveReader {
         match attempt.handover.step(now) {
             Step::Wait(until) => Some(until.unwrap_or(Duration::MAX)),
             Step::Frame(frame) => {
-                self.ready.push_back(frame);
+                self.output.push(frame);
                 None
             }
             Step::Cut(frames) => {
@@ -500,7 +416,7 @@ impl AdaptiveReader {
         }
     }
 
-    fn take_over(&mut self, frames: Vec<EncodedFrame>, now: Duration) {
+    fn take_over(&mut self, frames: Vec<Arrived>, now: Duration) {
         let Some(Attempt {
             state: AttemptState::Reading(source),
             ..
@@ -514,17 +430,10 @@ impl AdaptiveReader {
             .map(|source| source.rendition.name.clone());
         info!(to = %source.rendition.name, from = from.as_deref(), "another rendition takes over");
         source.reader.set_priority(self.config.kind.priority());
-        self.cut = frames.first().map(|frame| Cut {
-            key: frame.timestamp,
-            shown: self.played,
-        });
-        self.ready.extend(frames);
-        let rendition = source.rendition.clone();
-        let first = self.shown.is_none();
+        let first = self.output.rendition().is_none();
+        self.output.take_over(frames, source.rendition.clone());
+        self.output.describe(source.update.clone());
         self.current = Some(*source);
-        self.show(rendition);
-        // Also when it is the same one again: the decoder has not seen what was between.
-        self.changed = true;
         self.lost = None;
         self.selector.switched(now);
         self.status
@@ -534,10 +443,7 @@ impl AdaptiveReader {
 
     /// Asks what to do, and does it.
     fn decide(&mut self, now: Duration) {
-        let ended = self.finished.len();
-        self.finished
-            .retain(|_, at| now.saturating_sub(*at) < ENDED);
-        if self.finished.len() < ended {
+        if self.ladder.forget(now) {
             self.update_ladder();
         }
         let peer = self.broadcast.download_bandwidth();
@@ -558,11 +464,7 @@ impl AdaptiveReader {
 
     /// Begins to switch.
     fn begin(&mut self, name: &str, now: Duration) {
-        let found = self
-            .renditions
-            .iter()
-            .find(|rendition| rendition.name == name);
-        let Some(rendition) = found.cloned() else {
+        let Some(rendition) = self.ladder.find(name).cloned() else {
             self.selector.failed(now);
             return;
         };
@@ -575,7 +477,7 @@ impl AdaptiveReader {
                 .max(self.config.hold * 2),
             decode_only: self.config.decode_only,
         };
-        let mut handover = Handover::new(patience, self.played);
+        let mut handover = Handover::new(patience, self.output.played());
         let mut priority = self.config.kind.priority();
         match &self.current {
             None => handover.end_old(),
@@ -608,7 +510,9 @@ impl AdaptiveReader {
             return;
         };
         debug!(to = attempt.rendition.name, "the switch is given up");
-        self.ready.extend(attempt.handover.abandon());
+        for frame in attempt.handover.abandon() {
+            self.output.push(frame);
+        }
         if let Some(source) = &self.current {
             source.reader.set_priority(self.config.kind.priority());
         }
@@ -621,11 +525,12 @@ impl AdaptiveReader {
             return false;
         }
         let nothing = self.selector.ladder().is_empty();
+        let begun = self.output.rendition().is_some();
         if self.catalog.is_none() {
-            return nothing || self.shown.is_some() || self.lost.is_some();
+            return nothing || begun || self.lost.is_some();
         }
         // What was played and is in the catalog no more has ended, whether or not its track said so before it left.
-        let begun = self.shown.is_some() || !self.finished.is_empty();
+        let begun = begun || self.ladder.any_ended();
         if !begun || !nothing {
             self.idle_since = None;
             return false;
@@ -647,10 +552,7 @@ impl AdaptiveReader {
             .selector
             .ladder()
             .iter()
-            .filter_map(|rung| {
-                let mut all = self.renditions.iter();
-                all.find(|rendition| rendition.name == rung.name).cloned()
-            })
+            .filter_map(|rung| self.ladder.find(&rung.name).cloned())
             .collect();
         self.status.send_modify(|status| {
             status.rendition = self.current.as_ref().map(|source| source.rendition.clone());
@@ -663,7 +565,7 @@ impl AdaptiveReader {
 }
 
 impl Attempt {
-    fn source(&mut self) -> Option<&mut Source> {
+    fn receiving(&mut self) -> Option<&mut Receiving> {
         match &mut self.state {
             AttemptState::Reading(source) => Some(source),
             AttemptState::Opening(_) => None,
@@ -671,7 +573,7 @@ impl Attempt {
     }
 }
 
-impl Source {
+impl Receiving {
     fn observe(&mut self, frame: &EncodedFrame, arrival: Duration) {
         let (timestamp, bytes) = (frame.timestamp, frame.payload.len());
         self.meter.observe(

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     Decision, DownloadMeter, Quality, Rung, Selector,
-    handover::{Handover, Patience, Step},
+    handover::{Arrived, Handover, Patience, Step},
 };
 use crate::EncodedFrame;
 
@@ -278,7 +278,9 @@ impl Simulation {
                 let lateness = stream.meter.lateness(frame.timestamp, now);
                 observe(&mut stream.meter, &frame, now);
                 match &mut self.attempt {
-                    Some((_, handover, _)) => handover.push_old(frame, lateness, now),
+                    Some((_, handover, _)) => {
+                        handover.push_old(Arrived { frame, at: now }, lateness);
+                    }
                     None => {
                         self.played = Some(frame.timestamp);
                         self.shown.push(Shown {
@@ -295,7 +297,7 @@ impl Simulation {
             while let Some((_, packet)) = stream.flying.pop_front_if(|(at, _)| *at <= now) {
                 let frame = frame(&packet);
                 observe(&mut stream.meter, &frame, now);
-                handover.push_new(frame);
+                handover.push_new(Arrived { frame, at: now });
             }
         }
     }
@@ -319,7 +321,7 @@ impl Simulation {
                 Step::Wait(_) => return,
                 Step::Frame(frame) => {
                     let rung = self.current.as_ref().expect("it had a frame").rung;
-                    self.show(&frame, rung);
+                    self.show(&frame.frame, rung);
                 }
                 Step::Cut(frames) => {
                     if self.current.is_some() {
@@ -328,7 +330,7 @@ impl Simulation {
                     let (mut stream, ..) = self.attempt.take().expect("it cut");
                     stream.priority = 1;
                     for frame in &frames {
-                        self.show(frame, stream.rung);
+                        self.show(&frame.frame, stream.rung);
                     }
                     self.switches.push((self.now, stream.rung));
                     self.current = Some(stream);
@@ -386,7 +388,7 @@ impl Simulation {
                     stream.priority = 1;
                     let rung = stream.rung;
                     for frame in handover.abandon() {
-                        self.show(&frame, rung);
+                        self.show(&frame.frame, rung);
                     }
                 }
             }

@@ -11,8 +11,16 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Frames 30 ms apart; the payload says of which rendition.
-fn frame(of: &'static str, n: u64, keyframe: bool) -> EncodedFrame {
-    EncodedFrame::new(ms(30 * n), of.as_bytes(), keyframe)
+fn frame(of: &'static str, n: u64, keyframe: bool) -> Arrived {
+    Arrived {
+        frame: EncodedFrame::new(ms(30 * n), of.as_bytes(), keyframe),
+        at: Duration::ZERO,
+    }
+}
+
+/// Brings a frame of the old rendition.
+fn push_old(handover: &mut Handover, frame: Arrived, lateness: Duration, at: Duration) {
+    handover.push_old(Arrived { at, ..frame }, lateness);
 }
 
 fn handover(played: u64) -> Handover {
@@ -20,21 +28,21 @@ fn handover(played: u64) -> Handover {
 }
 
 /// Everything that can be handed out at `now`, as the numbers of the frames, and the frames of the cut.
-fn drain(handover: &mut Handover, now: Duration) -> (Vec<u64>, Option<Vec<EncodedFrame>>) {
+fn drain(handover: &mut Handover, now: Duration) -> (Vec<u64>, Option<Vec<Arrived>>) {
     let mut out = Vec::new();
     loop {
         match handover.step(now) {
-            Step::Frame(frame) => out.push(frame.timestamp.as_millis() as u64 / 30),
+            Step::Frame(frame) => out.push(frame.frame.timestamp.as_millis() as u64 / 30),
             Step::Cut(frames) => return (out, Some(frames)),
             Step::Wait(_) => return (out, None),
         }
     }
 }
 
-fn numbers(frames: &[EncodedFrame]) -> Vec<u64> {
+fn numbers(frames: &[Arrived]) -> Vec<u64> {
     frames
         .iter()
-        .map(|frame| frame.timestamp.as_millis() as u64 / 30)
+        .map(|frame| frame.frame.timestamp.as_millis() as u64 / 30)
         .collect()
 }
 
@@ -45,8 +53,18 @@ fn the_new_one_takes_over_at_its_key_frame_and_nothing_is_missing_or_doubled() {
     for n in 5..=22 {
         handover.push_new(frame("new", n, n == 5));
     }
-    handover.push_old(frame("old", 21, false), Duration::ZERO, ms(0));
-    handover.push_old(frame("old", 22, false), Duration::ZERO, ms(0));
+    push_old(
+        &mut handover,
+        frame("old", 21, false),
+        Duration::ZERO,
+        ms(0),
+    );
+    push_old(
+        &mut handover,
+        frame("old", 22, false),
+        Duration::ZERO,
+        ms(0),
+    );
     assert_eq!(drain(&mut handover, ms(0)), (vec![21, 22], None));
     // Both go on; the new one's next group begins at 25.
     for n in 23..=27 {
@@ -58,7 +76,7 @@ fn the_new_one_takes_over_at_its_key_frame_and_nothing_is_missing_or_doubled() {
         "23 and 24 are the old one's"
     );
     for n in 23..=26 {
-        handover.push_old(frame("old", n, false), Duration::ZERO, ms(0));
+        push_old(&mut handover, frame("old", n, false), Duration::ZERO, ms(0));
     }
     let (out, cut) = drain(&mut handover, ms(0));
     assert_eq!(out, [23, 24]);
@@ -66,7 +84,7 @@ fn the_new_one_takes_over_at_its_key_frame_and_nothing_is_missing_or_doubled() {
     assert_eq!(numbers(&cut), [25, 26, 27]);
     assert!(
         cut.iter()
-            .all(|frame| frame.payload == "new" && !frame.discontinuity)
+            .all(|frame| frame.frame.payload == "new" && !frame.frame.discontinuity)
     );
 }
 
@@ -75,13 +93,18 @@ fn a_key_frame_that_was_missed_by_little_still_serves() {
     let mut handover = handover(10);
     handover.push_new(frame("new", 6, true));
     handover.push_new(frame("new", 10, false));
-    handover.push_old(frame("old", 11, false), Duration::ZERO, ms(0));
+    push_old(
+        &mut handover,
+        frame("old", 11, false),
+        Duration::ZERO,
+        ms(0),
+    );
     assert_eq!(drain(&mut handover, ms(0)), (vec![], None));
     handover.push_new(frame("new", 11, false));
     let (out, cut) = drain(&mut handover, ms(0));
     let cut = cut.expect("the cut");
     assert_eq!((out, numbers(&cut)), (vec![], vec![6, 10, 11]));
-    assert!(cut.iter().all(|frame| !frame.discontinuity));
+    assert!(cut.iter().all(|frame| !frame.frame.discontinuity));
 }
 
 #[test]
@@ -90,7 +113,12 @@ fn a_key_frame_that_comes_a_little_later_is_not_missed() {
     handover.push_new(frame("new", 0, true));
     handover.push_new(frame("new", 10, false));
     // The old one's frame of the same moment is there first.
-    handover.push_old(frame("old", 11, false), Duration::ZERO, ms(330));
+    push_old(
+        &mut handover,
+        frame("old", 11, false),
+        Duration::ZERO,
+        ms(330),
+    );
     assert_eq!(handover.step(ms(330)), Step::Wait(Some(ms(430))));
     handover.push_new(frame("new", 11, true));
     let (out, cut) = drain(&mut handover, ms(380));
@@ -100,9 +128,9 @@ fn a_key_frame_that_comes_a_little_later_is_not_missed() {
 #[test]
 fn no_frame_is_held_longer_than_allowed_and_late_ones_not_at_all() {
     let mut handover = handover(10);
-    handover.push_old(frame("old", 11, false), ms(0), ms(330));
-    handover.push_old(frame("old", 12, false), ms(40), ms(400));
-    handover.push_old(frame("old", 13, false), ms(140), ms(530));
+    push_old(&mut handover, frame("old", 11, false), ms(0), ms(330));
+    push_old(&mut handover, frame("old", 12, false), ms(40), ms(400));
+    push_old(&mut handover, frame("old", 13, false), ms(140), ms(530));
     assert_eq!(drain(&mut handover, ms(429)).0, [0; 0]);
     assert_eq!(drain(&mut handover, ms(430)).0, [11]);
     assert_eq!(drain(&mut handover, ms(530)).0, [12, 13]);
@@ -114,7 +142,12 @@ fn when_the_old_one_ends_the_new_one_begins_where_it_was_and_only_decodes_what_w
     for n in 0..=10 {
         handover.push_new(frame("new", n, n % 8 == 0));
     }
-    handover.push_old(frame("old", 11, false), Duration::ZERO, ms(0));
+    push_old(
+        &mut handover,
+        frame("old", 11, false),
+        Duration::ZERO,
+        ms(0),
+    );
     handover.end_old();
     assert_eq!(
         drain(&mut handover, ms(0)),
@@ -126,7 +159,7 @@ fn when_the_old_one_ends_the_new_one_begins_where_it_was_and_only_decodes_what_w
     handover.push_new(frame("new", 12, false));
     let cut = drain(&mut handover, ms(0)).1.expect("the cut");
     assert_eq!(numbers(&cut), [8, 9, 10, 11, 12]);
-    assert!(cut.iter().all(|frame| !frame.discontinuity));
+    assert!(cut.iter().all(|frame| !frame.frame.discontinuity));
 }
 
 #[test]
@@ -149,7 +182,7 @@ fn a_gap_that_cannot_be_helped_is_marked() {
     }
     let cut = drain(&mut handover, ms(0)).1.expect("the cut");
     assert_eq!(numbers(&cut)[0], 15);
-    assert!(cut[0].discontinuity);
+    assert!(cut[0].frame.discontinuity);
 }
 
 #[test]
@@ -158,11 +191,11 @@ fn what_the_old_one_lost_before_the_key_frame_is_marked() {
         let mut handover = handover(20);
         handover.push_new(frame("new", 25, true));
         let mut next = frame("old", 25, true);
-        next.discontinuity = lost;
-        handover.push_old(next, Duration::ZERO, ms(0));
+        next.frame.discontinuity = lost;
+        push_old(&mut handover, next, Duration::ZERO, ms(0));
         let cut = drain(&mut handover, ms(0)).1.expect("the cut");
         assert_eq!(numbers(&cut), [25]);
-        assert_eq!(cut[0].discontinuity, lost);
+        assert_eq!(cut[0].frame.discontinuity, lost);
     }
 }
 
@@ -181,7 +214,7 @@ fn without_decoding_only_the_next_key_frame_is_waited_for() {
     handover.push_new(frame("new", 31, true));
     let cut = drain(&mut handover, ms(9000)).1.expect("the cut");
     assert_eq!(numbers(&cut), [31]);
-    assert!(cut[0].discontinuity);
+    assert!(cut[0].frame.discontinuity);
 }
 
 #[test]
@@ -208,7 +241,7 @@ fn a_group_that_was_cut_short_is_not_decoded() {
     let mut handover = handover(10);
     handover.push_new(frame("new", 4, true));
     let mut torn = frame("new", 8, false);
-    torn.discontinuity = true;
+    torn.frame.discontinuity = true;
     handover.push_new(torn);
     handover.end_old();
     handover.push_new(frame("new", 11, false));
@@ -218,8 +251,18 @@ fn a_group_that_was_cut_short_is_not_decoded() {
 #[test]
 fn what_was_held_back_is_not_lost_when_the_switch_is_given_up() {
     let mut handover = handover(10);
-    handover.push_old(frame("old", 11, false), Duration::ZERO, ms(0));
-    handover.push_old(frame("old", 12, false), Duration::ZERO, ms(0));
+    push_old(
+        &mut handover,
+        frame("old", 11, false),
+        Duration::ZERO,
+        ms(0),
+    );
+    push_old(
+        &mut handover,
+        frame("old", 12, false),
+        Duration::ZERO,
+        ms(0),
+    );
     assert_eq!(handover.step(ms(0)), Step::Wait(Some(ms(100))));
     let frames: Vec<_> = handover.abandon().collect();
     assert_eq!(numbers(&frames), [11, 12]);
@@ -230,9 +273,9 @@ fn frames_that_were_reordered_before_the_key_frame_are_handed_out() {
     let mut handover = handover(10);
     handover.push_new(frame("new", 14, true));
     for n in [13, 11, 12] {
-        handover.push_old(frame("old", n, false), Duration::ZERO, ms(0));
+        push_old(&mut handover, frame("old", n, false), Duration::ZERO, ms(0));
     }
     assert_eq!(drain(&mut handover, ms(0)).0, [13, 11, 12]);
-    handover.push_old(frame("old", 14, true), Duration::ZERO, ms(0));
+    push_old(&mut handover, frame("old", 14, true), Duration::ZERO, ms(0));
     assert_eq!(numbers(&drain(&mut handover, ms(0)).1.unwrap()), [14]);
 }

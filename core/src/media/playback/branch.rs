@@ -125,7 +125,7 @@ impl Branch {
             pipeline: pipeline.clone(),
             routes: routes.clone(),
             bin,
-            feed: Feed::new(appsrc, video).skipping(latency),
+            feed: Feed::new(appsrc, video).skipping(latency).hiding_backlog(),
             volume,
             reports,
             fed,
@@ -258,6 +258,8 @@ impl Output {
         // A live source needs no preroll.
         sink.set_property("async", false);
         sink.set_property("enable-last-sample", false);
+        // The latency is what the program asked for: what a frame takes to be decoded is within it.
+        sink.set_property("processing-deadline", 0u64);
         sink.set_property("max-buffers", 1u32);
         sink.set_caps(Some(&self.caps()));
         if let Some(pad) = sink.static_pad("sink") {

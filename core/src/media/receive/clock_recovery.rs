@@ -45,8 +45,14 @@ const EPSILON: i64 = 5 * MS;
 /// short enough that a skew of 500 ppm biases the minimum by 2 ms at most.
 const BUCKETS: usize = 8;
 const BUCKET: u64 = 500 * MS as u64;
-/// A track that has no frame for so long has ended, and decides no more.
-const GONE: u64 = BUCKETS as u64 * BUCKET;
+/// A track that has no frame for so long rests, as a screen that is shared and does not change. Nothing is known of its
+/// delay but how much longer that was than the others'; so long it still decides. When its subscription ended, it decides
+/// no more.
+const RESTS: u64 = BUCKETS as u64 * BUCKET;
+/// A track that rests for longer is forgotten.
+const FORGOTTEN: u64 = 300_000 * MS as u64;
+/// How far the local clock may go back: frames that were held back come with the time of their arrival.
+const CLOCK_BACK: u64 = 10_000 * MS as u64;
 /// Time without any frame proves nothing: of the time between two frames, more is not counted.
 const GAP: u64 = SETTLE_MAX;
 /// The offset changes by 1/200 of the media time that passes (0.5 %, 5 ms per second): ten times
@@ -78,6 +84,8 @@ const DRAIN: i64 = 50 * MS;
 const DRAIN_MAX: u64 = 4000 * MS as u64;
 /// Frames this early in their track, or back in it by this and as late, have another timeline.
 const JUMP: i64 = 2000 * MS;
+/// So do those that are back by this, and by twice what the encoder has reordered frames by so far.
+const REORDERED: i64 = 500 * MS;
 /// So do tracks that are slower than the fastest by more than this: no encoder's delay explains it.
 const SPREAD: i64 = 10_000 * MS;
 /// The tracks remembered; the oldest is forgotten. This bounds the memory, not the broadcast.
@@ -141,8 +149,14 @@ struct Track {
     highest: i64,
     /// The transit of the frame with the highest timestamp.
     transit: i64,
+    /// By how much frames were back, as B-frames are.
+    reordered: i64,
     /// When its last frame came.
     seen: u64,
+    /// Whether its subscription ended.
+    ended: bool,
+    /// How much longer its delay is than that of the fastest, while it rests.
+    extra: Option<i64>,
     window: Window,
     /// It is new, and its frames may be a backlog: waits for the minimum.
     new: Option<FallingMinimum>,
@@ -174,6 +188,18 @@ impl ClockRecovery {
         self.latency = clamp(latency.as_nanos());
     }
 
+    /// The latency budget in nanoseconds.
+    pub fn latency(&self) -> i64 {
+        self.latency
+    }
+
+    /// The subscription with this number has ended: soon it decides no more.
+    pub fn unsubscribed(&mut self, track: u32) {
+        if let Some(track) = self.tracks.iter_mut().find(|other| other.id == track) {
+            track.ended = true;
+        }
+    }
+
     /// Takes note of a frame, in decode order within its track.
     ///
     /// `track` is any number for one subscription to one track. Subscribing again starts with a
@@ -187,18 +213,22 @@ impl ClockRecovery {
         let transit = transit(timestamp, arrival);
         self.conclude(arrival);
         self.time = self.time_at(arrival);
-        self.arrival = arrival;
-        self.tracks.retain(|track| self.time - track.seen <= GONE);
+        if arrival > self.arrival || arrival < self.arrival.saturating_sub(CLOCK_BACK) {
+            self.arrival = arrival;
+        }
+        self.rest(track);
 
         let jumped = self.jumped(track, timestamp, transit);
-        if jumped || matches!(self.phase, Phase::Waiting) {
+        if jumped.is_some() || matches!(self.phase, Phase::Waiting) {
             self.phase = Phase::Acquiring { since: self.time };
             self.tracks.clear();
             self.early = None;
             self.head = timestamp;
         }
         let index = self.record(track, timestamp, transit);
-        if jumped {
+        if let Some(reordered) = jumped {
+            // If it was none after all, it is not taken for one again.
+            self.tracks[index].reordered = reordered;
             self.offset = transit;
             return Adjustment::Reanchored;
         }
@@ -258,7 +288,7 @@ impl ClockRecovery {
         self.conclude(now);
         if matches!(self.phase, Phase::Steady) {
             self.prior = Some(self.offset);
-            self.before = (self.tracks.len().max(self.missing()), self.time + GONE);
+            self.before = (self.tracks.len().max(self.missing()), self.time + RESTS);
         }
         self.phase = Phase::Waiting;
         self.tracks.clear();
@@ -330,25 +360,59 @@ impl ClockRecovery {
         let tracks = self.tracks.iter().filter(|track| track.known(deadline));
         // The slowest may not be back yet.
         let held = (tracks.clone().count() < self.missing()).then_some(self.offset);
-        let minima = tracks.map(|track| track.window.min());
-        let fastest = minima.clone().min().unwrap_or(self.offset);
+        let active = tracks.clone().filter(|track| track.extra.is_none());
+        let fastest = active.map(|track| track.window.min()).min();
+        let fastest = fastest.unwrap_or(self.offset);
+        let minima = tracks.map(|track| match track.extra {
+            Some(extra) => fastest.saturating_add(extra),
+            None => track.window.min(),
+        });
         let limit = fastest.saturating_add(SPREAD);
         let slowest = minima.filter(|min| *min <= limit).max();
         slowest.max(held).unwrap_or(self.offset)
     }
 
-    /// Whether a frame belongs to another timeline than the frames before.
+    /// Takes note of tracks that have no frames any more, and of one that has them again.
+    fn rest(&mut self, awake: u32) {
+        let time = self.time;
+        self.tracks.retain(|track| {
+            let limit = if track.ended { RESTS } else { FORGOTTEN };
+            time - track.seen <= limit
+        });
+        let active = self.tracks.iter().filter(|track| track.extra.is_none());
+        let others = active.filter(|track| time - track.seen <= RESTS);
+        let Some(fastest) = others.map(|track| track.window.min()).min() else {
+            return;
+        };
+        for track in &mut self.tracks {
+            if track.id == awake {
+                if let Some(extra) = track.extra.take() {
+                    track.window = Window::new(fastest.saturating_add(extra), time);
+                    track.late = None;
+                }
+            } else if time - track.seen > RESTS && track.extra.is_none() {
+                track.extra = Some(track.window.min().saturating_sub(fastest));
+            }
+        }
+    }
+
+    /// Whether a frame belongs to another timeline than the frames before, and by how much it went back, if so.
     ///
     /// A backlog, however old, goes on where its track was; only another timeline goes back.
     /// Without going back, lateness is a matter for the confirmation of a step.
-    fn jumped(&self, id: u32, timestamp: i64, transit: i64) -> bool {
+    fn jumped(&self, id: u32, timestamp: i64, transit: i64) -> Option<i64> {
         let steady = matches!(self.phase, Phase::Steady);
         let Some(track) = self.tracks.iter().find(|track| track.id == id) else {
-            return steady && transit.saturating_sub(self.offset) < -SPREAD;
+            return (steady && transit.saturating_sub(self.offset) < -SPREAD).then_some(0);
         };
         let late = transit.saturating_sub(track.window.min());
         let back = track.highest - timestamp;
-        (back > JUMP && late > JUMP) || (steady && track.new.is_none() && late < -JUMP)
+        let known = steady && track.new.is_none();
+        let limit = REORDERED.max(2 * track.reordered).min(JUMP);
+        if back > JUMP && late > JUMP || known && back > limit && late > limit {
+            return Some(back.min(JUMP));
+        }
+        (known && late < -JUMP).then_some(0)
     }
 
     /// Updates the track and the jitter, and returns the track's index.
@@ -361,7 +425,10 @@ impl ClockRecovery {
                 id,
                 highest: timestamp,
                 transit,
+                reordered: 0,
                 seen: self.time,
+                ended: false,
+                extra: None,
                 window: Window::new(transit, self.time),
                 new: Some(FallingMinimum::new(transit, self.time)),
                 late: None,
@@ -381,6 +448,9 @@ impl ClockRecovery {
             }
             track.highest = timestamp;
             track.transit = transit;
+        } else {
+            let back = (track.highest - timestamp).min(JUMP);
+            track.reordered = track.reordered.max(back);
         }
         index
     }

@@ -35,6 +35,10 @@ pub struct FeedFrame {
     pub caps: Option<gst::Caps>,
     /// Whether it is to be decoded and not shown.
     pub decode_only: bool,
+    /// For how long it was held back after it had arrived. The network has no part in that.
+    pub held: Duration,
+    /// Whether it is the first of another subscription, as of another rendition: that has a delay of its own.
+    pub begins: bool,
 }
 
 impl From<EncodedFrame> for FeedFrame {
@@ -43,6 +47,8 @@ impl From<EncodedFrame> for FeedFrame {
             frame,
             caps: None,
             decode_only: false,
+            held: Duration::ZERO,
+            begins: false,
         }
     }
 }
@@ -55,6 +61,9 @@ pub trait FrameSource {
     /// The next frame in decode order; `None` when there will be none. Has to be cancel safe.
     fn next_frame(&mut self)
     -> impl Future<Output = Result<Option<FeedFrame>, Self::Error>> + Send;
+
+    /// The pipeline is too slow for what it is given: frames are left out up to the next key frame.
+    fn overrun(&mut self) {}
 }
 
 impl FrameSource for EncodedReader {
@@ -100,6 +109,8 @@ pub struct Feed {
     video: bool,
     /// A frame that is this late is of no use; none: every frame is.
     latency: Option<gst::ClockTime>,
+    /// Whether what is too late at the beginning is decoded, but not shown.
+    hides_backlog: bool,
     /// Caps that hold from the next key frame on: the catalog is ahead of the frames.
     next_caps: Mutex<Option<gst::Caps>>,
     frames: AtomicU64,
@@ -114,6 +125,7 @@ impl Feed {
             appsrc,
             video,
             latency: None,
+            hides_backlog: false,
             next_caps: Mutex::default(),
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -126,6 +138,16 @@ impl Feed {
     /// `latency` is that of the sinks.
     pub fn skipping(mut self, latency: gst::ClockTime) -> Self {
         self.latency = Some(latency);
+        self
+    }
+
+    /// Begins with a picture and goes on with what is live.
+    ///
+    /// A subscription brings the group that is under way from its key frame on, which may be seconds old. All of that is
+    /// too late and would be shown as fast as it is decoded; so of what is too late only the key frame is shown, and the
+    /// rest is to be decoded only.
+    pub(in crate::media) fn hiding_backlog(mut self) -> Self {
+        self.hides_backlog = true;
         self
     }
 
@@ -176,6 +198,9 @@ impl Feed {
             held: Vec::new(),
             jumps: None,
             needs_key: self.video,
+            dropped: false,
+            backlog: self.hides_backlog.then_some(Backlog::default()),
+            rhythm: Rhythm::default(),
         };
         let mut tick = tokio::time::interval(HOLD_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -194,6 +219,9 @@ impl Feed {
                 },
                 _ = tick.tick(), if !stamper.held.is_empty() => stamper.release_if_acquired(running_time()),
             };
+            if std::mem::take(&mut stamper.dropped) {
+                source.overrun();
+            }
             if flow.is_err() {
                 return FeedEnd::Downstream;
             }
@@ -225,6 +253,69 @@ struct Stamper<'a> {
     /// The clock's count of jumps at the last buffer; `None` before the first.
     jumps: Option<u32>,
     needs_key: bool,
+    /// Whether frames were left out for a pipeline that is too slow, since that was asked last.
+    dropped: bool,
+    /// What is too late at the beginning; `None` once frames are in time.
+    backlog: Option<Backlog>,
+    /// When the next sound is due.
+    rhythm: Rhythm,
+}
+
+/// The frames that come too late to be shown before the first that comes in time.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// When it began.
+    since: Option<gst::ClockTime>,
+}
+
+impl Backlog {
+    /// A path that brings no more than real time does not catch up: then a late picture is better than none.
+    const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(1);
+
+    /// Whether a frame that is due then, in nanoseconds of running time, belongs to it and is not to be shown; `None`: it is over.
+    fn hides(&mut self, due: i64, now: gst::ClockTime) -> Option<bool> {
+        if i64::try_from(now.nseconds()).is_ok_and(|now| due >= now) {
+            return None;
+        }
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return Some(false);
+        };
+        (now < since + Self::LIMIT).then_some(true)
+    }
+}
+
+/// How far apart the packets of a track of sound are, and when the next one is due.
+#[derive(Debug, Default)]
+struct Rhythm {
+    last: Option<gst::ClockTime>,
+    step: Option<gst::ClockTime>,
+}
+
+impl Rhythm {
+    /// No decoder makes up sound for longer than this that anybody wants to hear.
+    const CONCEALED: gst::ClockTime = gst::ClockTime::from_mseconds(120);
+
+    /// Takes note of a packet; `skipped` says that others are missing before it. Returns from when and for how long.
+    fn gap(
+        &mut self,
+        pts: gst::ClockTime,
+        skipped: bool,
+    ) -> Option<(gst::ClockTime, gst::ClockTime)> {
+        let distance = pts.checked_sub(self.last.replace(pts)?)?;
+        if !skipped {
+            self.step = Some(distance);
+            return None;
+        }
+        let step = self.step?;
+        let gap = distance.checked_sub(step)?;
+        (gap > step / 2 && gap <= Self::CONCEALED).then_some((pts - gap, gap))
+    }
+
+    /// What comes next has nothing to do with what was before.
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
 }
 
 impl Stamper<'_> {
@@ -235,7 +326,12 @@ impl Stamper<'_> {
     ) -> Result<(), gst::FlowError> {
         // Without a clock nothing can be timed; the state change to PLAYING brings it.
         let Some(now) = now else { return Ok(()) };
-        self.track.observe(frame.frame.timestamp, now);
+        if frame.begins {
+            self.track = self.clock.subscription();
+        }
+        let held = gst::ClockTime::try_from(frame.held).unwrap_or(gst::ClockTime::MAX);
+        self.track
+            .observe(frame.frame.timestamp, now.saturating_sub(held));
         self.held.push(frame);
         self.release_if_acquired(Some(now))
     }
@@ -259,7 +355,8 @@ impl Stamper<'_> {
         FeedFrame {
             frame,
             caps,
-            decode_only,
+            mut decode_only,
+            ..
         }: FeedFrame,
         now: Option<gst::ClockTime>,
     ) -> Result<(), gst::FlowError> {
@@ -268,17 +365,10 @@ impl Stamper<'_> {
             // Also if this frame is left out.
             feed.set_caps(&caps);
         }
-        let mapped = self.clock.map(frame.timestamp);
-        let mapped = u64::try_from(mapped).map(gst::ClockTime::from_nseconds);
+        let on_time = self.clock.map(frame.timestamp);
+        let mapped = u64::try_from(on_time).map(gst::ClockTime::from_nseconds);
         if feed.overrun(now, mapped.unwrap_or_default()) {
-            if !self.needs_key {
-                tracing::warn!(
-                    element = %feed.appsrc.name(),
-                    "downstream is too slow: frames are dropped"
-                );
-            }
-            self.needs_key = true;
-            self.jumps = None;
+            self.overrun();
             return Ok(());
         }
         if self.needs_key && !frame.keyframe {
@@ -291,46 +381,90 @@ impl Stamper<'_> {
             Err(_) => return Ok(()),
         };
         let jumps = self.clock.jumps();
-        let discont = self.jumps.replace(jumps) != Some(jumps) || frame.discontinuity;
+        let jumped = self.jumps.replace(jumps) != Some(jumps);
         self.needs_key = false;
         if frame.keyframe
             && let Some(caps) = feed.next_caps().take()
         {
             feed.appsrc.set_caps(Some(&caps));
         }
+        if !feed.video {
+            self.fill(pts, frame.discontinuity, jumped);
+        }
+        if let Some(backlog) = &mut self.backlog
+            && !decode_only
+        {
+            let due = on_time.saturating_add(self.clock.latency());
+            match backlog.hides(due, now.unwrap_or_default()) {
+                Some(hidden) => decode_only = hidden,
+                None => self.backlog = None,
+            }
+        }
         let size = frame.payload.len() as u64;
-        let mut buffer = gst::Buffer::from_slice(frame.payload);
-        let buffer_mut = buffer.make_mut();
-        buffer_mut.set_pts(pts);
-        if !frame.keyframe {
-            buffer_mut.set_flags(gst::BufferFlags::DELTA_UNIT);
-        }
-        if decode_only {
-            buffer_mut.set_flags(gst::BufferFlags::DECODE_ONLY);
-            // The flag does not get through most decoders; this does.
-            let none = gst::ClockTime::NONE;
-            gst::ReferenceTimestampMeta::add(buffer_mut, &HIDDEN, gst::ClockTime::ZERO, none);
-        }
-        if discont {
-            buffer_mut.set_flags(gst::BufferFlags::DISCONT);
-            feed.discontinuities.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(captured) = self.zero.and_then(|zero| {
-            let time = zero.checked_add(frame.timestamp)?;
-            time.duration_since(UNIX_EPOCH).ok()
-        }) {
-            gst::ReferenceTimestampMeta::add(
-                buffer_mut,
-                &UNIX,
-                gst::ClockTime::from_nseconds(nanos(captured)),
-                gst::ClockTime::NONE,
-            );
-        }
+        let discont = jumped || frame.discontinuity;
+        let captured = self.zero.and_then(|zero| zero.checked_add(frame.timestamp));
+        let buffer = buffer(frame, pts, decode_only, discont, captured);
         feed.appsrc.push_buffer(buffer)?;
+        feed.discontinuities
+            .fetch_add(u64::from(discont), Ordering::Relaxed);
         feed.frames.fetch_add(1, Ordering::Relaxed);
         feed.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
+
+    /// Leaves out all up to the next key frame.
+    fn overrun(&mut self) {
+        if !self.needs_key {
+            tracing::warn!(
+                element = %self.feed.appsrc.name(),
+                "downstream is too slow: frames are dropped"
+            );
+            self.dropped = true;
+        }
+        self.needs_key = true;
+        self.jumps = None;
+    }
+
+    /// Says where packets are missing, so that a decoder makes up for them.
+    fn fill(&mut self, pts: gst::ClockTime, skipped: bool, jumped: bool) {
+        if jumped {
+            self.rhythm.reset();
+        }
+        if let Some((from, duration)) = self.rhythm.gap(pts, skipped) {
+            let gap = gst::event::Gap::builder(from).duration(duration).build();
+            self.feed.appsrc.send_event(gap);
+        }
+    }
+}
+
+/// A frame as the pipeline gets it. Its bytes are not copied.
+fn buffer(
+    frame: EncodedFrame,
+    pts: gst::ClockTime,
+    decode_only: bool,
+    discont: bool,
+    captured: Option<SystemTime>,
+) -> gst::Buffer {
+    let mut buffer = gst::Buffer::from_slice(frame.payload);
+    let buffer_mut = buffer.make_mut();
+    let none = gst::ClockTime::NONE;
+    buffer_mut.set_pts(pts);
+    if !frame.keyframe {
+        buffer_mut.set_flags(gst::BufferFlags::DELTA_UNIT);
+    }
+    if decode_only {
+        buffer_mut.set_flags(gst::BufferFlags::DECODE_ONLY);
+        // The flag does not get through most decoders; this does.
+        gst::ReferenceTimestampMeta::add(buffer_mut, &HIDDEN, gst::ClockTime::ZERO, none);
+    }
+    if discont {
+        buffer_mut.set_flags(gst::BufferFlags::DISCONT);
+    }
+    if let Some(captured) = captured.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) {
+        let captured = gst::ClockTime::try_from(captured).unwrap_or(gst::ClockTime::MAX);
+        gst::ReferenceTimestampMeta::add(buffer_mut, &UNIX, captured, none);
+    }
+    buffer
 }
 
 /// The reference of the capture time that each buffer carries: nanoseconds since 1970-01-01 UTC.
@@ -357,6 +491,5 @@ pub(in crate::media) fn is_hidden(buffer: &gst::BufferRef) -> bool {
     reference(buffer, &HIDDEN).is_some()
 }
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
+#[cfg(test)]
+mod tests;

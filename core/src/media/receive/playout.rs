@@ -52,6 +52,11 @@ impl PlayoutClock {
         self.with(|recovery| recovery.set_latency(latency));
     }
 
+    /// The latency budget in nanoseconds.
+    pub(super) fn latency(&self) -> i64 {
+        self.with(|recovery| recovery.latency())
+    }
+
     /// How unevenly frames arrive: the interarrival jitter of RFC 3550.
     pub fn jitter(&self) -> Duration {
         self.with(|recovery| recovery.jitter())
@@ -114,6 +119,12 @@ impl ClockedTrack {
             Adjustment::Reanchored => tracing::info!("the publisher's timeline jumped"),
         }
         self.clock.jump();
+    }
+}
+
+impl Drop for ClockedTrack {
+    fn drop(&mut self) {
+        self.clock.with(|recovery| recovery.unsubscribed(self.id));
     }
 }
 

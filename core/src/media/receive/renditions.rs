@@ -122,7 +122,8 @@ impl RenditionReader {
         let Some(next) = self.reader.next().await.map_err(RenditionError::Read)? else {
             return Ok(None);
         };
-        let caps = if next.changed {
+        let begins = next.changed;
+        let caps = if begins {
             let caps = track_caps(&next.rendition.config).map_err(|reason| {
                 let (kind, name) = (next.rendition.kind(), &next.rendition.name);
                 RenditionError::Unplayable(LeftOut::new(kind, name, reason))
@@ -142,6 +143,8 @@ impl RenditionReader {
             frame: next.frame,
             caps,
             decode_only: next.decode_only,
+            held: next.held,
+            begins,
         }))
     }
 }
@@ -165,6 +168,10 @@ impl FrameSource for RenditionReader {
             self.caps = Some(caps.clone());
         }
         Ok(Some(frame))
+    }
+
+    fn overrun(&mut self) {
+        let _ = &mut self.reader;
     }
 }
 

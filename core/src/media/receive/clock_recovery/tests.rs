@@ -722,6 +722,7 @@ fn new_track_does_not_hasten_a_slew() {
 #[test]
 fn latency_comes_down_when_the_slow_track_ends() {
     let mut viewer = Viewer::apart();
+    viewer.clock.unsubscribed(VIDEO);
     viewer.watch(&track(AUDIO, AUDIO_PERIOD, (0, 20 * SEC), steady(FAST)));
     let [(at, Adjustment::Stepped { by })] = viewer.adjustments[..] else {
         panic!("{:?}", viewer.adjustments);
@@ -736,6 +737,44 @@ fn latency_comes_down_when_the_slow_track_ends() {
     viewer.watch(&merge([audio, again]));
     assert_eq!(viewer.adjustments.len(), 2);
     viewer.assert_latency(20 * SEC + SLOW + 120 * MS, SLOW, SLOW);
+}
+
+#[test]
+fn a_screen_that_stands_still_for_minutes_keeps_its_delay() {
+    let mut viewer = Viewer::apart();
+    let audio = track(AUDIO, AUDIO_PERIOD, (0, 240 * SEC), steady(FAST));
+    let video = track(VIDEO, VIDEO_PERIOD, (200 * SEC, 240 * SEC), steady(SLOW));
+    viewer.watch(&merge([audio, video]));
+    viewer.assert_no_event();
+    viewer.assert_latency(0, SLOW, SLOW);
+    // Until nobody remembers.
+    viewer.watch(&track(
+        AUDIO,
+        AUDIO_PERIOD,
+        (240 * SEC, 600 * SEC),
+        steady(FAST),
+    ));
+    viewer.assert_latency(560 * SEC, FAST, FAST);
+}
+
+#[test]
+fn a_resting_track_goes_with_the_path_and_with_the_clocks() {
+    // The path becomes shorter by 100 ms while the screen stands still, and the clocks drift by 9 ms.
+    let mut viewer = Viewer::apart();
+    let path = |time: i64| {
+        let step = if time < 20 * SEC { 0 } else { -40 * MS };
+        step + time / 10_000
+    };
+    let audio = track(AUDIO, AUDIO_PERIOD, (0, 100 * SEC), |time| {
+        FAST + path(time)
+    });
+    let video = track(VIDEO, VIDEO_PERIOD, (90 * SEC, 100 * SEC), |time| {
+        SLOW + path(time)
+    });
+    viewer.watch(&merge([audio, video]));
+    let end = SLOW - 40 * MS + 9 * MS;
+    viewer.assert_latency(85 * SEC, end - 3 * MS, end + 3 * MS);
+    assert!(viewer.adjustments.iter().all(|(at, _)| *at < 30 * SEC));
 }
 
 #[test]
@@ -831,10 +870,12 @@ fn blackout_of_a_slow_and_a_fast_track_leaves_latency_as_it_was() {
 #[test]
 fn track_that_becomes_late_takes_the_other_with_it() {
     let mut viewer = Viewer::settled(BUDGET);
-    viewer.watch(&apart((0, 0), 30 * SEC, (0, SEC)));
+    viewer.watch(&apart((0, SEC), 30 * SEC, (0, SEC)));
     assert!(
         matches!(viewer.adjustments[..], [(at, Adjustment::Stepped { by })]
-        if at < 2100 * MS && by == SEC)
+        if at < 2100 * MS && by == SEC),
+        "{:?}",
+        viewer.adjustments
     );
     viewer.assert_latency(2100 * MS, SEC, SEC);
 }
@@ -1067,6 +1108,59 @@ fn another_tracks_old_key_frame_is_no_jump() {
     viewer.watch(&merge([both((10 * SEC, 20 * SEC), steady(0)), skipped]));
     viewer.assert_no_event();
     viewer.assert_latency(0, 0, 0);
+}
+
+#[test]
+fn a_timeline_that_goes_back_by_less_than_two_seconds_is_followed_at_once() {
+    for back in [600 * MS, SEC, 1900 * MS] {
+        let mut viewer = Viewer::settled(BUDGET);
+        viewer.shift = -back;
+        viewer.watch(&both((0, 10 * SEC), steady(0)));
+        let late = |(_, latency): &(i64, i64)| *latency != 0;
+        // Of what is shown, nothing is more than a moment late.
+        let late = viewer.latencies.iter().filter(|entry| late(entry)).count();
+        assert!(late < 5, "{back}: {late} {:?}", viewer.adjustments);
+        let last = viewer.adjustments.last().expect("told").0;
+        assert!(last < 100 * MS, "{back}: {:?}", viewer.adjustments);
+    }
+}
+
+#[test]
+fn deep_reordering_that_begins_late_is_taken_for_a_jump_once_at_most() {
+    let mut viewer = Viewer::settled(BUDGET);
+    // Pictures at five a second, of which each fourth comes first.
+    let mut frames = Vec::new();
+    for group in 0..20 {
+        for n in [3, 0, 1, 2] {
+            let time = (group * 4 + n) * 200 * MS;
+            let arrival = (group * 4 + 3) * 200 * MS + n * MS;
+            frames.push(Frame {
+                track: VIDEO,
+                timestamp: time,
+                arrival,
+            });
+        }
+    }
+    let audio = track(AUDIO, AUDIO_PERIOD, (0, 16 * SEC), steady(0));
+    viewer.watch(&merge([audio, frames]));
+    let jumps = viewer.adjustments.iter();
+    let jumps = jumps.filter(|(_, adjustment)| *adjustment == Adjustment::Reanchored);
+    assert!(jumps.count() <= 1, "{:?}", viewer.adjustments);
+}
+
+#[test]
+fn frames_that_were_held_back_count_from_their_arrival() {
+    // The picture is held for 100 ms, so that sound that came later is observed before it.
+    let mut viewer = Viewer::settled(BUDGET);
+    let begin = viewer.clock.time;
+    let mut frames = both((0, 20 * SEC), steady(0));
+    frames.sort_by_key(|frame| frame.arrival + i64::from(frame.track == VIDEO) * 100 * MS);
+    viewer.watch(&frames);
+    viewer.assert_no_event();
+    viewer.assert_latency(0, 0, 0);
+    // Nor does time pass twice: a blackout is none, and a window takes its four seconds.
+    let elapsed = (viewer.clock.time - begin) as i64;
+    assert!((elapsed - 20 * SEC).abs() < 50 * MS, "{elapsed}");
 }
 
 #[test]

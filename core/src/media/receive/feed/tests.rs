@@ -1,0 +1,257 @@
+use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+
+use super::*;
+
+const LATENCY: Duration = Duration::from_millis(200);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Frames that come at a running time each.
+struct Script {
+    frames: VecDeque<(Duration, FeedFrame)>,
+    next: Option<tokio::time::Instant>,
+    now: Arc<AtomicU64>,
+    overruns: usize,
+}
+
+impl FrameSource for Script {
+    type Error = Infallible;
+
+    async fn next_frame(&mut self) -> Result<Option<FeedFrame>, Infallible> {
+        // So that what is held while the clock is being recovered is looked at in between, as it would be in time.
+        let next = tokio::time::Instant::now() + HOLD_TICK * 2;
+        tokio::time::sleep_until(*self.next.get_or_insert(next)).await;
+        self.next = None;
+        let Some((at, frame)) = self.frames.pop_front() else {
+            return Ok(None);
+        };
+        let at = u64::try_from(at.as_nanos()).expect("soon");
+        self.now.store(at, Ordering::Relaxed);
+        Ok(Some(frame))
+    }
+
+    fn overrun(&mut self) {
+        self.overruns += 1;
+    }
+}
+
+/// What went into the appsrc.
+#[derive(Debug, Clone)]
+struct Fed {
+    timestamp: Duration,
+    at: Duration,
+    pts: Duration,
+    hidden: bool,
+    discont: bool,
+}
+
+/// Feeds these frames into `pipeline`, whose elements are named `src` and `sink`; returns what came out.
+async fn feed(
+    pipeline: &str,
+    caps: gst::Caps,
+    video: bool,
+    frames: Vec<(Duration, FeedFrame)>,
+    setup: impl FnOnce(Feed) -> Feed,
+) -> (Vec<gst::Buffer>, usize) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(pipeline).unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let appsrc = pipeline.by_name("src").unwrap();
+    let appsrc = appsrc.downcast::<gst_app::AppSrc>().unwrap();
+    appsrc.set_format(gst::Format::Time);
+    appsrc.set_max_bytes(0);
+    appsrc.set_caps(Some(&caps));
+    let sink = pipeline.by_name("sink").unwrap();
+    let sink = sink.downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let feed = setup(Feed::new(appsrc, video));
+    let now = Arc::new(AtomicU64::new(0));
+    let mut source = Script {
+        frames: frames.into(),
+        next: None,
+        now: now.clone(),
+        overruns: 0,
+    };
+    let clock = PlayoutClock::new(LATENCY);
+    let running_time = || Some(gst::ClockTime::from_nseconds(now.load(Ordering::Relaxed)));
+    let end = feed
+        .run(&mut source, &clock, Some(UNIX_EPOCH), &running_time)
+        .await;
+    assert!(matches!(end, FeedEnd::Finished), "{end:?}");
+    feed.appsrc().end_of_stream().unwrap();
+    let mut buffers = Vec::new();
+    while let Ok(sample) = sink.pull_sample() {
+        buffers.push(sample.buffer_owned().unwrap());
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    (buffers, source.overruns)
+}
+
+/// The same for pictures that nobody decodes.
+async fn pictures(frames: Vec<(Duration, FeedFrame)>) -> Vec<Fed> {
+    let times: Vec<_> = frames
+        .iter()
+        .map(|(at, frame)| (frame.frame.timestamp, *at))
+        .collect();
+    gst::init().unwrap();
+    let caps = gst::Caps::new_empty_simple("video/x-vp8");
+    let pipeline = "appsrc name=src ! appsink name=sink sync=false";
+    let (buffers, _) = feed(pipeline, caps, true, frames, Feed::hiding_backlog).await;
+    assert_eq!(buffers.len(), times.len());
+    buffers
+        .iter()
+        .zip(times)
+        .map(|(buffer, (timestamp, at))| Fed {
+            timestamp,
+            at,
+            pts: buffer.pts().unwrap().into(),
+            hidden: is_hidden(buffer),
+            discont: buffer.flags().contains(gst::BufferFlags::DISCONT),
+        })
+        .collect()
+}
+
+fn picture(timestamp: Duration, keyframe: bool) -> FeedFrame {
+    EncodedFrame::new(timestamp, b"picture".as_slice(), keyframe).into()
+}
+
+/// Packets of Opus, each of 20 ms.
+fn opus(count: usize) -> (gst::Caps, Vec<gst::Buffer>) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&format!(
+        "audiotestsrc num-buffers={count} samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=1
+         ! opusenc ! appsink name=sink sync=false"
+    ))
+    .unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap();
+    let sink = sink.downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut caps = None;
+    let mut packets = Vec::new();
+    while let Ok(sample) = sink.pull_sample() {
+        caps = sample.caps_owned();
+        packets.push(sample.buffer_owned().unwrap());
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    (caps.unwrap(), packets)
+}
+
+/// The holes in what a decoder of Opus makes of packets of which some are missing, if the packet after them says so.
+async fn holes(missing: std::ops::Range<usize>) -> Vec<(Duration, Duration)> {
+    let (caps, packets) = opus(60);
+    let frames = packets.iter().enumerate();
+    let frames = frames
+        .filter(|(n, _)| !missing.contains(n))
+        .map(|(n, packet)| {
+            let time = ms(1000 + 20 * n as u64);
+            let bytes = packet.map_readable().unwrap().to_vec();
+            let mut frame = EncodedFrame::new(time, bytes, true);
+            frame.discontinuity = n == missing.end;
+            (time, frame.into())
+        });
+    let pipeline = "appsrc name=src ! opusdec plc=true ! appsink name=sink sync=false";
+    let (buffers, _) = feed(pipeline, caps, false, frames.collect(), |feed| feed).await;
+    let mut holes = Vec::new();
+    for pair in buffers.windows(2) {
+        let end = pair[0].pts().unwrap() + pair[0].duration().unwrap();
+        let hole = pair[1].pts().unwrap().saturating_sub(end);
+        if hole > gst::ClockTime::from_mseconds(1) {
+            holes.push((end.into(), hole.into()));
+        }
+    }
+    holes
+}
+
+#[tokio::test]
+async fn sound_that_was_skipped_is_made_up_for_by_the_decoder() {
+    assert_eq!(holes(30..31).await, []);
+    assert_eq!(holes(30..35).await, []);
+    // Nobody wants to hear what a decoder makes up for longer.
+    let holes = holes(30..50).await;
+    assert_eq!(holes.len(), 1, "{holes:?}");
+    assert!(holes[0].1 > ms(350), "{holes:?}");
+}
+
+#[tokio::test]
+async fn of_a_backlog_the_key_frame_is_shown_and_then_what_is_live() {
+    // A viewer joins two seconds after the last key frame.
+    let frames = (0..120).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        let at = timestamp.max(ms(12_000) + Duration::from_micros(n * 100));
+        (at, picture(timestamp, n == 0))
+    });
+    let fed = pictures(frames.collect()).await;
+    assert!(!fed[0].hidden, "a picture at once");
+    let live = 1 + fed.iter().rposition(|fed| fed.hidden).unwrap();
+    assert!(fed[1..live].iter().all(|fed| fed.hidden));
+    // It was too late when the burst was over, which is waited for.
+    let due = fed[live].pts + LATENCY;
+    assert!(ms(12_000) <= due && due < ms(12_300), "{due:?}");
+}
+
+#[tokio::test]
+async fn a_backlog_that_does_not_catch_up_is_shown_all_the_same() {
+    // All of it is late by three seconds against the first frame, and stays so for a while.
+    let frames = (0..100).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        let late = if n == 0 { ms(0) } else { ms(3000) };
+        (timestamp + late, picture(timestamp, n == 0))
+    });
+    let fed = pictures(frames.collect()).await;
+    let last = fed.iter().rposition(|fed| fed.hidden);
+    assert!(last.is_none_or(|last| last < 40), "{last:?}");
+}
+
+#[tokio::test]
+async fn what_a_switch_holds_back_is_not_taken_for_a_longer_path() {
+    let frames = (0..400).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        let mut frame = picture(timestamp, n % 60 == 0);
+        // A climb that takes eight seconds.
+        if (60..300).contains(&n) {
+            frame.held = ms(100);
+        }
+        (timestamp + frame.held, frame)
+    });
+    let fed = pictures(frames.collect()).await;
+    assert!(fed[1..].iter().all(|fed| !fed.discont));
+    let worst = fed.iter().map(|fed| fed.pts.abs_diff(fed.timestamp)).max();
+    assert!(worst < Some(ms(5)), "{worst:?}");
+}
+
+#[tokio::test]
+async fn a_slower_encoder_of_another_rendition_costs_no_second() {
+    let frames = (0..200).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        let mut frame = picture(timestamp, n % 60 == 0);
+        frame.begins = n == 0 || n == 60;
+        let delay = if n < 60 { ms(0) } else { ms(400) };
+        (timestamp + delay, frame)
+    });
+    let fed = pictures(frames.collect()).await;
+    let late = fed.iter().filter(|fed| fed.pts + LATENCY < fed.at);
+    let late: Vec<_> = late.collect();
+    assert!(late.len() <= 5, "{late:?}");
+}
+
+#[tokio::test]
+async fn a_pipeline_that_is_too_slow_is_told_to_the_source() {
+    let frames = (0..300).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        (timestamp, picture(timestamp, n % 60 == 0))
+    });
+    // Nothing leaves the queue before a second of real time, and this feeds ten in three.
+    gst::init().unwrap();
+    let caps = gst::Caps::new_empty_simple("video/x-vp8");
+    let pipeline = "appsrc name=src ! identity sleep-time=30000 ! appsink name=sink sync=false";
+    let latency = gst::ClockTime::try_from(LATENCY).unwrap();
+    let (buffers, overruns) = feed(pipeline, caps, true, frames.collect(), |feed| {
+        feed.skipping(latency)
+    })
+    .await;
+    assert!(buffers.len() < 300);
+    assert!((1..=5).contains(&overruns), "{overruns}");
+}
