@@ -512,7 +512,7 @@ mod tests {
         let local = LocalBroadcast::new();
         let config = AudioConfig::new(AudioCodec::Opus, 48_000, 2);
         let mut track = local.publish_track("audio", config).unwrap();
-        let remote = RemoteBroadcast::new("test".to_owned(), local.consume_as("test"));
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
         let audio = remote.audio(&AudioBackend::samples()).unwrap();
         let player = remote.shared_player().get(&remote).unwrap();
         let publish = async {
