@@ -45,7 +45,7 @@
 //! [`MAX_DIRECT`](LiveTicket::MAX_DIRECT) addresses with the first packet of a QUIC handshake, over
 //! UDP, and up to [`MAX_RELAYS`](LiveTicket::MAX_RELAYS) relays with an HTTP request. These may lie
 //! in the local network or on the machine itself, as publishers and relays do there, too. They learn
-//! the endpoint's id and nothing else, and what answers without the publisher's key is not believed.
+//! the ids of both ends at most, and what answers without the publisher's key is not believed.
 //! An endpoint with [`Relays::Disabled`](crate::endpoint::Relays::Disabled) contacts no relay.
 
 use std::{fmt, net::IpAddr, str::FromStr};

@@ -41,7 +41,7 @@ struct Viewer {
 /// Watches until the broadcast ends, somebody ends it, or something cannot be mended by waiting.
 ///
 /// `publisher` is the other process, if this one has started it.
-pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Result<()> {
+pub fn run(ticket: &str, local: bool, publisher: Option<Publisher>) -> Result<()> {
     let pipeline = gst::Pipeline::new();
     let source = pipeline::element("irohlivesrc")?;
     source.set_property("ticket", ticket);
@@ -74,57 +74,96 @@ pub fn run(ticket: &str, local: bool, mut publisher: Option<Publisher>) -> Resul
         }
     });
 
-    let weak = pipeline.downgrade();
-    let (mut narrator, mut path) = (Narrator::default(), String::from("none"));
-    let (mut since, mut silence, mut explained) = (Instant::now(), 0, false);
-    // What comes first is the group of pictures that had begun: all at once, and late.
-    let mut is_catching_up = true;
+    let mut console = Console {
+        viewer,
+        pipeline: pipeline.downgrade(),
+        publisher,
+        narrator: Narrator::default(),
+        path: "none".into(),
+        since: Instant::now(),
+        silence: 0,
+        is_catching_up: true,
+        is_explained: false,
+    };
     pipeline::run(&pipeline, move |event| {
         let step = match event {
             Event::Interrupt => return ControlFlow::Break(Ok(())),
             Event::Message(message) => match message.view() {
                 gst::MessageView::Eos(_) => return ControlFlow::Break(Ok(())),
-                gst::MessageView::PropertyNotify(notify) => match notify.get() {
-                    (_, "status", Some(status)) => narrator.says(&nick(status)).map_or(Ok(()), say),
-                    (_, "path-type", Some(kind)) => {
-                        path = kind.get().unwrap_or_default();
-                        Ok(())
-                    }
-                    _ => Ok(()),
-                },
+                gst::MessageView::PropertyNotify(notify) => console.property(notify),
                 gst::MessageView::Element(_) => missing_decoder(message),
                 _ => Ok(()),
             },
-            Event::Second => {
-                viewer.ask_latency(&weak);
-                let report = viewer.statistics().report(since.elapsed());
-                since = Instant::now();
-                silence = if report.is_silent() { silence + 1 } else { 0 };
-                if let Some(end) = publisher.as_mut().and_then(Publisher::ended)
-                    // After a proper end the last frames are still on the way to the sinks, and then EOS comes.
-                    && (end.is_err() || silence > PATIENCE)
-                {
-                    return ControlFlow::Break(end);
-                }
-                if report.is_silent() {
-                    is_catching_up = true;
-                } else if std::mem::take(&mut is_catching_up) {
-                    return ControlFlow::Continue(());
-                }
-                if report.is_ahead() && !std::mem::replace(&mut explained, true) {
-                    eprintln!("{AHEAD}");
-                }
-                match silence {
-                    0 => say(format_args!("{report}  {path}")),
-                    _ => narrator::of_silence(silence).map_or(Ok(()), say),
-                }
-            }
+            Event::Second => match console.second() {
+                ControlFlow::Continue(step) => step,
+                ControlFlow::Break(end) => return ControlFlow::Break(end),
+            },
         };
         match step {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(Err(error)),
         }
     })
+}
+
+/// What is printed.
+struct Console {
+    viewer: Arc<Viewer>,
+    pipeline: glib::WeakRef<gst::Pipeline>,
+    /// The other process, if this one has started it.
+    publisher: Option<Publisher>,
+    narrator: Narrator,
+    /// The kind of path to the publisher.
+    path: String,
+    /// When the last report was made.
+    since: Instant,
+    /// For so many seconds nothing has come.
+    silence: u32,
+    /// What comes first is the group of pictures that had begun: all at once, and late.
+    is_catching_up: bool,
+    is_explained: bool,
+}
+
+impl Console {
+    fn property(&mut self, notify: &gst::message::PropertyNotify) -> Result<()> {
+        match notify.get() {
+            (_, "status", Some(status)) => self.narrator.says(&nick(status)).map_or(Ok(()), say),
+            (_, "path-type", Some(kind)) => {
+                self.path = kind.get().unwrap_or_default();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A second has passed; breaks when the other process is gone.
+    fn second(&mut self) -> ControlFlow<Result<()>, Result<()>> {
+        self.viewer.ask_latency(&self.pipeline);
+        let elapsed = std::mem::replace(&mut self.since, Instant::now()).elapsed();
+        let report = self.viewer.statistics().report(elapsed);
+        self.silence = if report.is_silent() {
+            self.silence + 1
+        } else {
+            0
+        };
+        if let Some(end) = self.publisher.as_mut().and_then(Publisher::ended)
+            // After a proper end the last frames are still on the way to the sinks, and then EOS comes.
+            && (end.is_err() || self.silence > PATIENCE)
+        {
+            return ControlFlow::Break(end);
+        }
+        let was_catching_up = std::mem::replace(&mut self.is_catching_up, report.is_silent());
+        ControlFlow::Continue(if report.is_silent() {
+            narrator::of_silence(self.silence).map_or(Ok(()), say)
+        } else if was_catching_up {
+            Ok(())
+        } else {
+            if report.is_ahead() && !std::mem::replace(&mut self.is_explained, true) {
+                eprintln!("{AHEAD}");
+            }
+            say(format_args!("{report}  {}", self.path))
+        })
+    }
 }
 
 /// Puts a decoder and a sink behind a pad of the source.
