@@ -43,7 +43,15 @@ fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
 
 /// Whether it is the path of a file or folder of this repository, as `core/src/live.rs` and `examples/core` are.
 fn is_path(word: &str) -> bool {
-    let folders = ["core/", "gst-plugin/", "examples/", "tests/", "docs/", "scripts/", ".ci/"];
+    let folders = [
+        "core/",
+        "gst-plugin/",
+        "examples/",
+        "tests/",
+        "docs/",
+        "scripts/",
+        ".ci/",
+    ];
     folders.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '*', '<', '{'])
 }
 
@@ -53,8 +61,12 @@ fn files_that_are_named_exist() {
     for guide in guides() {
         let text = fs::read_to_string(&guide).expect("it can be read");
         let folder = guide.parent().expect("it lies in a folder");
-        let paths = between(&text, "`", "`").into_iter().filter(|word| is_path(word));
-        let links = between(&text, "](", ")").into_iter().filter(|link| !link.contains("://"));
+        let paths = between(&text, "`", "`")
+            .into_iter()
+            .filter(|word| is_path(word));
+        let links = between(&text, "](", ")")
+            .into_iter()
+            .filter(|link| !link.contains("://"));
         let paths = paths.map(|path| root().join(path));
         let links = links.map(|link| folder.join(link.split('#').next().unwrap_or(link)));
         for path in paths.chain(links) {
@@ -67,5 +79,8 @@ fn files_that_are_named_exist() {
             named += 1;
         }
     }
-    assert!(named >= 40, "only {named} files are named: is the check blind?");
+    assert!(
+        named >= 40,
+        "only {named} files are named: is the check blind?"
+    );
 }
