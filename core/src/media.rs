@@ -19,6 +19,9 @@ pub use capture::{
     AudioPusher, AudioSource, MediaSource, PushError, SourceError, VideoPusher, VideoSource,
 };
 pub use codec::{AudioCodec, VideoCodec};
+pub use encode::{
+    CapturedFrame, Preview, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
+};
 pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
 pub(crate) use playback::SharedPlayer;
 pub use playback::{
@@ -27,11 +30,7 @@ pub use playback::{
     Synchronisation, TrackCounts, VideoFrame, VideoOutput, VideoTrack,
 };
 pub use preset::{AudioPreset, VideoPreset};
-pub(crate) use publish::Slot;
-pub use publish::{
-    CapturedFrame, LocalAudio, LocalVideo, Preview, PublishMediaError, RenditionInfo,
-    SetSourceError, SourceStatus,
-};
+pub use publish::{LocalAudio, LocalVideo};
 
 /// GStreamer could not be started.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,7 +1,8 @@
 //! A broadcast that is written.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    any::Any,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -34,9 +35,9 @@ const CATALOG_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct LocalBroadcast {
     inner: Arc<Inner>,
-    /// Sources and encoders. Tracks hold the rest of the broadcast only, as these hold the tracks.
-    #[cfg(feature = "media")]
-    pub(crate) media: Arc<crate::media::Slot>,
+    /// What the layer above keeps here: sources and encoders. Tracks hold the rest of the broadcast only, as these hold
+    /// the tracks.
+    attachment: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
 struct Inner {
@@ -143,8 +144,7 @@ impl LocalBroadcast {
                 waiting: Mutex::default(),
                 timeline: Mutex::default(),
             }),
-            #[cfg(feature = "media")]
-            media: Arc::default(),
+            attachment: Arc::default(),
         }
     }
 
@@ -152,9 +152,15 @@ impl LocalBroadcast {
     pub(crate) fn tracks_only(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            #[cfg(feature = "media")]
-            media: Arc::default(),
+            attachment: Arc::default(),
         }
+    }
+
+    /// What the layer above keeps with the broadcast, made when it is first asked for. There is one of these.
+    #[cfg(feature = "media")]
+    pub(crate) fn attachment<T: Default + Any + Send + Sync>(&self) -> Arc<T> {
+        let attachment = self.attachment.get_or_init(|| Arc::<T>::default());
+        attachment.clone().downcast().unwrap_or_default()
     }
 
     /// Wall-clock time as a timestamp of a broadcast: time since 2020-01-01 00:00 UTC.

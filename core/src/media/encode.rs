@@ -3,12 +3,20 @@
 //! What ends a pipeline that publishes, and writes what comes out of it to a track, can be used by itself:
 //! [`encoded_sink`], [`parser`] and [`TrackWriter`].
 
+mod bitrate;
+mod candidates;
 pub(super) mod fanout;
+mod opening;
 mod parse;
-pub(super) mod pipeline;
+mod pipeline;
 mod rendition;
+mod status;
 mod track;
+mod watchdog;
 mod writer;
 
 pub use parse::{MissingParser, encoded_sink, parser};
+pub use status::{
+    CapturedFrame, Preview, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
+};
 pub use writer::{TrackWriter, TrackWriterError};

@@ -93,8 +93,8 @@ pub enum EncoderError {
     },
 }
 
-/// What the elements that could encode have in common, whatever they encode.
-pub(super) struct Wanted<'a> {
+/// What is asked of an encoder, of pictures or of sound.
+pub(super) struct EncoderRequest<'a> {
     pub codec: Codec,
     /// As people write it.
     pub title: String,
@@ -102,8 +102,8 @@ pub(super) struct Wanted<'a> {
 }
 
 impl VideoEncoder {
-    pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted {
+    pub(super) fn request(&self) -> EncoderRequest<'_> {
+        EncoderRequest {
             codec: self.codec.into(),
             title: self.codec.to_string(),
             factory: self.factory.as_deref(),
@@ -112,8 +112,8 @@ impl VideoEncoder {
 }
 
 impl AudioEncoder {
-    pub(super) fn wanted(&self) -> Wanted<'_> {
-        Wanted {
+    pub(super) fn request(&self) -> EncoderRequest<'_> {
+        EncoderRequest {
             codec: self.codec.into(),
             title: self.codec.to_string(),
             factory: self.factory.as_deref(),
@@ -121,7 +121,7 @@ impl AudioEncoder {
     }
 }
 
-impl Wanted<'_> {
+impl EncoderRequest<'_> {
     /// The encoders that can do it, best first: hardware before software, then by GStreamer's rank.
     ///
     /// One that the program named stands alone, whatever its rank.
@@ -165,6 +165,17 @@ impl Wanted<'_> {
         }
         Ok(found)
     }
+}
+
+/// What it costs to change the bit rate of an encoder that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RateChange {
+    /// Nothing.
+    Seamless,
+    /// The encoder starts anew, with a key frame.
+    KeyFrame,
+    /// It cannot be changed: another encoder has to take over.
+    Rebuild,
 }
 
 /// An encoder element that is set up for live media.
@@ -244,6 +255,18 @@ impl Tuned {
         }
     }
 
+    /// What it costs to change the bit rate.
+    pub fn rate_change(&self) -> RateChange {
+        let name = self.element.factory().map(|factory| factory.name());
+        match name.as_deref() {
+            Some("svtav1enc" | "rav1enc" | "x265enc") => RateChange::Rebuild,
+            Some(name) if name.starts_with("va") || name.starts_with("msdk") => {
+                RateChange::KeyFrame
+            }
+            _ => RateChange::Seamless,
+        }
+    }
+
     /// Asks for a key frame, with the next picture that goes in.
     pub fn force_keyframe(&self) {
         let event = gst_video::UpstreamForceKeyUnitEvent::builder()
@@ -283,12 +306,12 @@ mod tests {
         init();
         // As if none were installed: what has no rank is taken by its name only. No other test here asks for AAC.
         let encoder = AudioEncoder::from(AudioCodec::Aac);
-        if let Ok(found) = encoder.wanted().candidates() {
+        if let Ok(found) = encoder.request().candidates() {
             for factory in found {
                 factory.set_rank(gst::Rank::NONE);
             }
         }
-        let error = encoder.wanted().candidates().unwrap_err();
+        let error = encoder.request().candidates().unwrap_err();
         assert_eq!(
             error.to_string(),
             "no encoder for AAC is installed: install the package gstreamer1.0-plugins-bad"
@@ -300,29 +323,29 @@ mod tests {
         init();
         let unknown = VideoCodec::H264.by("nosuchenc");
         assert!(matches!(
-            unknown.wanted().candidates(),
+            unknown.request().candidates(),
             Err(EncoderError::Unknown { .. })
         ));
         let wrong = VideoCodec::H264.by("vp8enc");
         assert!(matches!(
-            wrong.wanted().candidates(),
+            wrong.request().candidates(),
             Err(EncoderError::WrongCodec { .. })
         ));
         let no_encoder = VideoCodec::H264.by("h264parse");
         assert!(matches!(
-            no_encoder.wanted().candidates(),
+            no_encoder.request().candidates(),
             Err(EncoderError::WrongCodec { .. })
         ));
         // Of no rank, so that only its name finds it.
         let named = AudioCodec::Aac.by("avenc_aac");
-        assert_eq!(named.wanted().candidates().unwrap()[0].name(), "avenc_aac");
+        assert_eq!(named.request().candidates().unwrap()[0].name(), "avenc_aac");
     }
 
     #[test]
     fn encoders_come_hardware_first_then_by_rank() {
         init();
         let encoder = VideoEncoder::from(VideoCodec::H264);
-        let found = encoder.wanted().candidates().unwrap();
+        let found = encoder.request().candidates().unwrap();
         let keys: Vec<_> = found
             .iter()
             .map(|factory| {

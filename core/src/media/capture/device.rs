@@ -2,7 +2,8 @@
 
 use gst::prelude::*;
 
-use super::{Format, SourceError, make};
+use super::error::{SourceError, make};
+use crate::media::ladder::plan::CaptureFormat;
 
 /// What a kind of device is called, by GStreamer and by people.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +84,8 @@ pub(super) fn find(class: Class, name: Option<String>) -> Result<gst::Element, S
 }
 
 /// What is asked of a camera, best first.
-pub(super) fn camera_caps(format: Format) -> Result<gst::Caps, gst::glib::BoolError> {
-    let Format {
+pub(super) fn camera_caps(format: CaptureFormat) -> Result<gst::Caps, gst::glib::BoolError> {
+    let CaptureFormat {
         width,
         height,
         framerate,
@@ -98,7 +99,7 @@ pub(super) fn camera_caps(format: Format) -> Result<gst::Caps, gst::glib::BoolEr
     .parse()
 }
 
-pub(super) fn screen(format: Format) -> Result<Vec<gst::Element>, SourceError> {
+pub(super) fn screen(format: CaptureFormat) -> Result<Vec<gst::Element>, SourceError> {
     let candidates: &[(&'static str, &[(&str, &str)])] = if cfg!(windows) {
         &[
             ("d3d12screencapturesrc", &[("show-cursor", "true")]),

@@ -4,10 +4,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use gst::{glib, prelude::*};
 
-use super::{Format, Recipe, SourceError, elements, make};
+use super::{
+    error::{SourceError, make},
+    input::{Input, elements},
+};
 use crate::{
     broadcast::MediaKind,
-    media::sample::{nanoseconds, running_time},
+    media::{
+        ladder::plan::CaptureFormat,
+        sample::{nanoseconds, running_time},
+    },
 };
 
 /// When something was captured, and the present, both by the system's clock, nanoseconds.
@@ -18,7 +24,7 @@ pub(in crate::media) struct CaptureTime {
 }
 
 /// Takes what is captured. Called from the threads that capture; does not wait.
-pub(in crate::media) trait Intake: Send + Sync {
+pub(in crate::media) trait FrameSink: Send + Sync {
     /// A frame. `epoch` says of which source. Returns whether that source is still the one.
     fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool;
     /// The source came to its end.
@@ -32,7 +38,7 @@ pub(in crate::media) trait Intake: Send + Sync {
 pub(in crate::media) struct Tap {
     pub kind: MediaKind,
     pub epoch: u64,
-    pub intake: Weak<dyn Intake>,
+    pub sink: Weak<dyn FrameSink>,
 }
 
 impl std::fmt::Debug for Tap {
@@ -46,20 +52,20 @@ impl std::fmt::Debug for Tap {
 
 impl Tap {
     pub fn frame(&self, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
-        self.intake
+        self.sink
             .upgrade()
-            .is_some_and(|intake| intake.frame(self.epoch, caps, buffer, time))
+            .is_some_and(|sink| sink.frame(self.epoch, caps, buffer, time))
     }
 
     pub fn ended(&self) {
-        if let Some(intake) = self.intake.upgrade() {
-            intake.ended(self.epoch);
+        if let Some(sink) = self.sink.upgrade() {
+            sink.ended(self.epoch);
         }
     }
 
     pub fn failed(&self, error: SourceError) {
-        if let Some(intake) = self.intake.upgrade() {
-            intake.failed(self.epoch, error);
+        if let Some(sink) = self.sink.upgrade() {
+            sink.failed(self.epoch, error);
         }
     }
 }
@@ -74,10 +80,10 @@ pub(in crate::media) struct Capture {
 
 impl Capture {
     /// Starts to capture.
-    pub fn start(recipe: Recipe, taps: Vec<Tap>, format: Format) -> Result<Self, SourceError> {
+    pub fn start(input: Input, taps: Vec<Tap>, format: CaptureFormat) -> Result<Self, SourceError> {
         crate::media::init()?;
-        let deinterlace = matches!(recipe, Recipe::Camera(_) | Recipe::File(_) | Recipe::Uri(_));
-        let row = elements(recipe, format)?;
+        let deinterlace = matches!(input, Input::Camera(_) | Input::File(_) | Input::Uri(_));
+        let row = elements(input, format)?;
         let pipeline = gst::Pipeline::new();
         // The same clock for all sources of the machine, so that what they give can be aligned.
         pipeline.use_clock(Some(&gst::SystemClock::obtain()));
@@ -95,7 +101,7 @@ impl Capture {
         if let Some(bus) = pipeline.bus() {
             bus.set_sync_handler(move |_, message| {
                 if let Some(router) = reports.upgrade() {
-                    router.hear(message);
+                    router.handle_message(message);
                 }
                 gst::BusSyncReply::Drop
             });
@@ -313,7 +319,7 @@ impl Router {
         Ok(row)
     }
 
-    fn hear(&self, message: &gst::Message) {
+    fn handle_message(&self, message: &gst::Message) {
         match message.view() {
             gst::MessageView::Error(error) => self.fail(SourceError::Element {
                 element: error

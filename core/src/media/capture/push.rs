@@ -32,7 +32,7 @@ pub enum PushError {
 
 /// Between a pusher and the broadcast that takes what it pushes.
 #[derive(Debug)]
-pub(in crate::media) struct Link {
+pub(in crate::media) struct PushChannel {
     caps: gst::Caps,
     clock: gst::Clock,
     /// One moment by the program's clock and by the system's, as GStreamer has it.
@@ -49,7 +49,7 @@ struct State {
     last: Option<Instant>,
 }
 
-impl Link {
+impl PushChannel {
     fn new(caps: gst::Caps) -> Arc<Self> {
         let clock = gst::SystemClock::obtain();
         let anchor = (Instant::now(), nanoseconds(clock.time()));
@@ -127,7 +127,7 @@ impl Link {
 
 /// Somebody takes what is pushed, as long as this lives.
 #[derive(Debug)]
-pub(in crate::media) struct Attached(Arc<Link>);
+pub(in crate::media) struct Attached(Arc<PushChannel>);
 
 impl Drop for Attached {
     fn drop(&mut self) {
@@ -141,20 +141,20 @@ impl Drop for Attached {
 #[derive(Debug)]
 pub struct VideoPusher {
     info: gst_video::VideoInfo,
-    link: Arc<Link>,
+    channel: Arc<PushChannel>,
 }
 
 impl VideoPusher {
-    pub(super) fn new(info: gst_video::VideoInfo) -> (Self, Arc<Link>) {
+    pub(super) fn new(info: gst_video::VideoInfo) -> (Self, Arc<PushChannel>) {
         // Formats that have no caps have no pictures either.
         let caps = info.to_caps().unwrap_or_else(|_| gst::Caps::new_empty());
-        let link = Link::new(caps);
+        let channel = PushChannel::new(caps);
         (
             Self {
                 info,
-                link: link.clone(),
+                channel: channel.clone(),
             },
-            link,
+            channel,
         )
     }
 
@@ -186,19 +186,19 @@ impl VideoPusher {
             });
         }
         {
-            let mut state = self.link.state();
+            let mut state = self.channel.state();
             if state.last.is_some_and(|last| captured <= last) {
                 return Err(PushError::Order);
             }
             state.last = Some(captured);
         }
-        self.link.deliver(buffer, captured)
+        self.channel.deliver(buffer, captured)
     }
 }
 
 impl Drop for VideoPusher {
     fn drop(&mut self) {
-        self.link.end();
+        self.channel.end();
     }
 }
 
@@ -206,7 +206,7 @@ impl Drop for VideoPusher {
 #[derive(Debug)]
 pub struct AudioPusher {
     info: gst_audio::AudioInfo,
-    link: Arc<Link>,
+    channel: Arc<PushChannel>,
 }
 
 /// Sound that is pushed without a timestamp may drift so far from the clock before a gap is made.
@@ -218,15 +218,15 @@ fn distance(a: Instant, b: Instant) -> Duration {
 }
 
 impl AudioPusher {
-    pub(super) fn new(info: gst_audio::AudioInfo) -> (Self, Arc<Link>) {
+    pub(super) fn new(info: gst_audio::AudioInfo) -> (Self, Arc<PushChannel>) {
         let caps = info.to_caps().unwrap_or_else(|_| gst::Caps::new_empty());
-        let link = Link::new(caps);
+        let channel = PushChannel::new(caps);
         (
             Self {
                 info,
-                link: link.clone(),
+                channel: channel.clone(),
             },
-            link,
+            channel,
         )
     }
 
@@ -245,7 +245,7 @@ impl AudioPusher {
         let duration = self.duration(&buffer)?;
         let now = Instant::now();
         let begun = now.checked_sub(duration).unwrap_or(now);
-        let begun = match self.link.state().last {
+        let begun = match self.channel.state().last {
             Some(last) if distance(last, begun) < DRIFT => last,
             _ => begun,
         };
@@ -259,13 +259,13 @@ impl AudioPusher {
     pub fn push_at(&self, buffer: gst::Buffer, captured: Instant) -> Result<(), PushError> {
         let duration = self.duration(&buffer)?;
         {
-            let mut state = self.link.state();
+            let mut state = self.channel.state();
             if state.last.is_some_and(|last| captured + DRIFT < last) {
                 return Err(PushError::Order);
             }
             state.last = Some(captured + duration);
         }
-        self.link.deliver(buffer, captured)
+        self.channel.deliver(buffer, captured)
     }
 
     fn duration(&self, buffer: &gst::Buffer) -> Result<Duration, PushError> {
@@ -285,7 +285,7 @@ impl AudioPusher {
 
 impl Drop for AudioPusher {
     fn drop(&mut self) {
-        self.link.end();
+        self.channel.end();
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
     use crate::{
         broadcast::{MediaKind, Timeline},
-        media::capture::{Intake, SourceError},
+        media::capture::{FrameSink, SourceError},
     };
 
     /// Puts what it gets on a timeline, as a broadcast does, at a wall-clock time that can be set.
@@ -305,7 +305,7 @@ mod tests {
         timestamps: Mutex<Vec<Duration>>,
     }
 
-    impl Intake for Recorder {
+    impl FrameSink for Recorder {
         fn frame(&self, _: u64, _: &gst::Caps, _: &gst::Buffer, time: CaptureTime) -> bool {
             let wall = *self.wall.lock().unwrap();
             let (timestamp, _) = self
@@ -329,13 +329,13 @@ mod tests {
         let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 16, 16)
             .build()
             .unwrap();
-        let (pusher, link) = VideoPusher::new(info);
+        let (pusher, channel) = VideoPusher::new(info);
         let recorder = Arc::new(Recorder::default());
-        let intake: Arc<dyn Intake> = recorder.clone();
-        let _attached = link.attach(Tap {
+        let sink: Arc<dyn FrameSink> = recorder.clone();
+        let _attached = channel.attach(Tap {
             kind: MediaKind::Video,
             epoch: 0,
-            intake: Arc::downgrade(&intake),
+            sink: Arc::downgrade(&sink),
         });
         let start = Instant::now();
         for (number, wall) in [(0, 1000), (1, 1000), (2, 5000), (3, 200)] {
@@ -354,11 +354,17 @@ mod tests {
     #[test]
     fn a_picture_of_before_the_source_was_made_is_older() {
         crate::media::init().unwrap();
-        let link = Link::new(gst::Caps::new_empty());
-        let (instant, time) = link.anchor;
+        let channel = PushChannel::new(gst::Caps::new_empty());
+        let (instant, time) = channel.anchor;
         let second = Duration::from_secs(1);
-        assert_eq!(link.time(instant - second).captured, time - 1_000_000_000);
-        assert_eq!(link.time(instant + second).captured, time + 1_000_000_000);
-        assert!(link.time(instant).now >= time);
+        assert_eq!(
+            channel.time(instant - second).captured,
+            time - 1_000_000_000
+        );
+        assert_eq!(
+            channel.time(instant + second).captured,
+            time + 1_000_000_000
+        );
+        assert!(channel.time(instant).now >= time);
     }
 }

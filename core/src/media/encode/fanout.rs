@@ -7,20 +7,29 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{rendition::Rendition, track::RenditionTrack};
+use super::{
+    rendition::Rendition,
+    status::{
+        CapturedFrame, Preview, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
+    },
+    track::RenditionTrack,
+};
 use crate::{
     broadcast::{LocalBroadcast, MediaKind, TrackReservation},
     media::{
         caps::Codec,
-        capture::{CaptureTime, Intake, Origin, Running, SourceError, Tap},
-        encoder::Wanted,
-        ladder::{gate::share, plan::Plan},
-        publish::{CapturedFrame, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus},
+        capture::{CaptureTime, FrameSink, RunningSource, SourceError, SourceKind, Tap},
+        encoder::EncoderRequest,
+        ladder::{gate::share, plan::Ladder},
     },
 };
 
+/// Takes what a source captures, and has it encoded once for each rendition.
+///
+/// Two locks, taken in this order: `switch` while the source is changed, which may take as long as a device needs; `state`
+/// for what is short, never while a device is opened or closed. The threads that capture want only the second.
 #[derive(Debug)]
-pub(in crate::media) struct Hub {
+pub(in crate::media) struct Fanout {
     kind: MediaKind,
     broadcast: LocalBroadcast,
     state: Mutex<State>,
@@ -34,36 +43,54 @@ pub(in crate::media) struct Hub {
 struct State {
     /// Counts sources; what comes from an earlier one is not taken.
     epoch: u64,
-    running: Option<Running>,
-    setting: Option<Setting>,
+    source: Option<RunningSource>,
+    phase: Phase,
+    config: Option<FanoutConfig>,
     renditions: Vec<Rendition>,
     /// Places in the first catalog, until it is known what there is.
     reservations: Vec<TrackReservation>,
-    /// Of what is captured.
-    caps: Option<gst::Caps>,
-    started: bool,
-    ended: bool,
-    /// The source failed; what it says of its end after that means nothing.
-    failed: bool,
     enabled: bool,
     limit: Option<u64>,
-    /// Which renditions were watched when the bit rate was shared out.
-    shared: Option<(Option<u64>, Vec<bool>)>,
+    /// The limit, and which renditions were watched, when the bit rate was shared out.
+    shares: Option<(Option<u64>, Vec<bool>)>,
+    /// When the last frame was captured, of whichever source.
     last: Option<Duration>,
+}
+
+/// How far the source is.
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// None is set.
+    Idle,
+    /// It is being opened: nothing came yet.
+    Starting,
+    /// Frames come, of these caps.
+    Running(gst::Caps),
+    /// It came to its end.
+    Ended,
+    /// It failed. What it says after that is no news.
+    Failed,
+}
+
+impl Phase {
+    /// Whether frames are taken.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Starting | Self::Running(_))
+    }
 }
 
 /// What the program asked for.
 #[derive(Debug, Clone)]
-pub(in crate::media) struct Setting {
-    pub codec: Codec,
-    pub candidates: Vec<gst::ElementFactory>,
-    pub plan: Plan,
+pub(in crate::media) struct FanoutConfig {
+    codec: Codec,
+    candidates: Vec<gst::ElementFactory>,
+    ladder: Ladder,
 }
 
-impl Setting {
+impl FanoutConfig {
     /// There have to be presets, each of which makes a track of its own, and an encoder.
-    pub fn new(plan: Plan, encoder: &Wanted) -> Result<Self, SetSourceError> {
-        let mut names = plan.names();
+    pub fn new(ladder: Ladder, encoder: &EncoderRequest) -> Result<Self, SetSourceError> {
+        let mut names = ladder.names();
         if names.is_empty() {
             return Err(SetSourceError::NoPreset);
         }
@@ -74,29 +101,26 @@ impl Setting {
         Ok(Self {
             codec: encoder.codec,
             candidates: encoder.candidates()?,
-            plan,
+            ladder,
         })
     }
 }
 
-impl Hub {
+impl Fanout {
     pub fn new(kind: MediaKind, broadcast: LocalBroadcast) -> Arc<Self> {
         Arc::new(Self {
             kind,
             broadcast,
             state: Mutex::new(State {
                 epoch: 0,
-                running: None,
-                setting: None,
+                source: None,
+                phase: Phase::Idle,
+                config: None,
                 renditions: Vec::new(),
                 reservations: Vec::new(),
-                caps: None,
-                started: false,
-                ended: false,
-                failed: false,
                 enabled: true,
                 limit: None,
-                shared: None,
+                shares: None,
                 last: None,
             }),
             switch: Mutex::default(),
@@ -105,7 +129,6 @@ impl Hub {
         })
     }
 
-    /// Never held while a source is started or stopped: the threads of the source want it too.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,65 +141,46 @@ impl Hub {
         self.status.subscribe()
     }
 
-    pub fn preview(&self) -> watch::Receiver<Option<CapturedFrame>> {
-        self.preview.subscribe()
+    pub fn preview(&self) -> Preview {
+        Preview {
+            frames: self.preview.subscribe(),
+        }
     }
 
     /// Takes another source, in place of the one that is there.
-    pub fn set(self: &Arc<Self>, origin: Origin, setting: Setting) -> Result<(), SetSourceError> {
+    pub fn set(
+        self: &Arc<Self>,
+        source: SourceKind,
+        config: FanoutConfig,
+    ) -> Result<(), SetSourceError> {
         let _switch = self.switch();
-        let names = setting.plan.names();
-        let format = setting.plan.format();
-        let (epoch, old, gone) = {
-            let mut state = self.state();
-            state.epoch += 1;
-            let same = !state.ended
-                && state
-                    .setting
-                    .as_ref()
-                    .is_some_and(|old| old.codec == setting.codec);
-            let (mut kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut state.renditions)
-                .into_iter()
-                .partition(|rendition| same && names.contains(&rendition.job.name));
-            for rendition in &mut kept {
-                rendition.set_candidates(setting.candidates.clone());
-            }
-            state.reservations = names
-                .iter()
-                .filter(|name| !kept.iter().any(|kept| kept.job.name == **name))
-                .map(|_| self.broadcast.reserve_track())
-                .collect();
-            state.renditions = kept;
-            state.setting = Some(setting);
-            state.caps = None;
-            state.started = false;
-            state.ended = false;
-            state.failed = false;
-            state.shared = None;
-            (state.epoch, state.running.take(), gone)
-        };
-        for rendition in &gone {
-            rendition.track.withdraw();
+        let format = config.ladder.format();
+        let (epoch, old, gone) = self.prepare(config);
+        for rendition in gone {
+            rendition.withdraw();
         }
-        drop(gone);
         if let Some(old) = old {
             old.stop();
         }
         self.broadcast.resume();
         self.status.send_replace(SourceStatus::Starting);
-        let intake: Arc<dyn Intake> = self.clone();
+        let sink: Arc<dyn FrameSink> = self.clone();
         let tap = Tap {
             kind: self.kind,
             epoch,
-            intake: Arc::downgrade(&intake),
+            sink: Arc::downgrade(&sink),
         };
-        match origin.start(tap, format) {
-            Ok(running) => {
-                self.state().running = Some(running);
+        match source.start(tap, format) {
+            Ok(source) => {
+                self.state().source = Some(source);
                 Ok(())
             }
             Err(error) => {
-                self.state().reservations.clear();
+                {
+                    let mut state = self.state();
+                    state.phase = Phase::Failed;
+                    state.reservations.clear();
+                }
                 self.status
                     .send_replace(SourceStatus::Failed(PublishMediaError::Source(
                         error.clone(),
@@ -186,10 +190,47 @@ impl Hub {
         }
     }
 
+    /// Makes room for another source. Gives its number, the source before it, and the renditions that it will not have.
+    fn prepare(&self, config: FanoutConfig) -> (u64, Option<RunningSource>, Vec<Rendition>) {
+        let names = config.ladder.names();
+        let mut state = self.state();
+        state.epoch += 1;
+        let goes_on = state.phase != Phase::Ended
+            && state
+                .config
+                .as_ref()
+                .is_some_and(|old| old.codec == config.codec);
+        let same_encoders = state
+            .config
+            .as_ref()
+            .is_some_and(|old| old.candidates == config.candidates);
+        // One without an encoder has ended its track, and begins anew.
+        let (mut kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut state.renditions)
+            .into_iter()
+            .partition(|rendition| {
+                goes_on && !rendition.has_failed() && names.contains(&rendition.spec.name)
+            });
+        if !same_encoders {
+            for rendition in &mut kept {
+                rendition.set_candidates(config.candidates.clone());
+            }
+        }
+        state.reservations = names
+            .iter()
+            .filter(|name| !kept.iter().any(|kept| kept.spec.name == **name))
+            .map(|_| self.broadcast.reserve_track())
+            .collect();
+        state.renditions = kept;
+        state.config = Some(config);
+        state.phase = Phase::Starting;
+        state.shares = None;
+        (state.epoch, state.source.take(), gone)
+    }
+
     /// Takes another source for the same tracks.
-    pub fn replace(self: &Arc<Self>, origin: Origin) -> Result<(), SetSourceError> {
-        let setting = self.state().setting.clone();
-        self.set(origin, setting.ok_or(SetSourceError::NotSet)?)
+    pub fn replace(self: &Arc<Self>, source: SourceKind) -> Result<(), SetSourceError> {
+        let config = self.state().config.clone();
+        self.set(source, config.ok_or(SetSourceError::NotSet)?)
     }
 
     /// Lets go of the source, and ends the tracks.
@@ -198,13 +239,13 @@ impl Hub {
         let (old, gone) = {
             let mut state = self.state();
             state.epoch += 1;
-            state.setting = None;
+            state.phase = Phase::Idle;
+            state.config = None;
             state.reservations.clear();
-            state.caps = None;
-            (state.running.take(), std::mem::take(&mut state.renditions))
+            (state.source.take(), std::mem::take(&mut state.renditions))
         };
-        for rendition in &gone {
-            rendition.track.withdraw();
+        for rendition in gone {
+            rendition.withdraw();
         }
         if let Some(old) = old {
             old.stop();
@@ -236,10 +277,10 @@ impl Hub {
             .renditions
             .iter()
             .map(|rendition| RenditionInfo {
-                name: rendition.job.name.clone(),
+                name: rendition.spec.name.clone(),
                 config: rendition.track.config(),
                 encoder: rendition.encoder(),
-                nominal: rendition.job.bitrate,
+                nominal: rendition.spec.bitrate,
                 bitrate: rendition.bitrate(),
                 watched: rendition.track.is_watched(),
                 frames_encoded: rendition.track.encoded.load(Ordering::Relaxed),
@@ -249,40 +290,41 @@ impl Hub {
             .collect()
     }
 
+    fn fail(&self, error: PublishMediaError) {
+        self.status.send_replace(SourceStatus::Failed(error));
+    }
+
     /// Makes the renditions what the source's caps want.
     fn configure(&self, state: &mut State, caps: &gst::Caps) {
-        let Some(setting) = state.setting.clone() else {
+        let Some(config) = state.config.clone() else {
             return;
         };
         let existing: Vec<_> = state
             .renditions
             .iter()
-            .map(|rendition| rendition.job.name.clone())
+            .map(|rendition| rendition.spec.name.clone())
             .collect();
-        let jobs = match setting.plan.jobs(caps, &existing) {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                self.status
-                    .send_replace(SourceStatus::Failed(PublishMediaError::Source(error)));
-                return;
-            }
+        let Ok(specs) = config.ladder.renditions(caps, &existing) else {
+            let caps = caps.to_string();
+            self.fail(PublishMediaError::Source(SourceError::NotRaw { caps }));
+            return;
         };
-        for job in jobs {
+        for spec in specs {
             let known = state
                 .renditions
                 .iter_mut()
-                .find(|rendition| rendition.job.name == job.name);
+                .find(|rendition| rendition.spec.name == spec.name);
             match known {
-                Some(rendition) => rendition.change(job),
+                Some(rendition) => rendition.change(spec),
                 None => {
                     let track = RenditionTrack::new(
                         &self.broadcast,
                         state.reservations.pop(),
-                        setting.codec,
-                        job.name.clone(),
-                        job.bitrate,
+                        config.codec,
+                        spec.name.clone(),
+                        spec.bitrate,
                     );
-                    let mut rendition = Rendition::new(job, track, setting.candidates.clone());
+                    let mut rendition = Rendition::new(spec, track, config.candidates.clone());
                     rendition.set_enabled(state.enabled || self.kind == MediaKind::Audio);
                     state.renditions.push(rendition);
                 }
@@ -290,14 +332,14 @@ impl Hub {
         }
         // Presets that the source has no pixels for hold up no catalog.
         state.reservations.clear();
-        state.shared = None;
+        state.shares = None;
     }
 
     /// Gives each rendition its part of the bit rate, when there is another part to give.
     fn share_out(state: &mut State) {
         let watched: Vec<_> = state.renditions.iter().map(Rendition::is_wanted).collect();
         let now = (state.limit, watched);
-        if state.shared.as_ref() == Some(&now) {
+        if state.shares.as_ref() == Some(&now) {
             return;
         }
         let wishes: Vec<_> = state
@@ -305,7 +347,7 @@ impl Hub {
             .iter()
             .zip(&now.1)
             .filter(|(_, watched)| **watched)
-            .map(|(rendition, _)| rendition.job.bitrate)
+            .map(|(rendition, _)| rendition.spec.bitrate)
             .collect();
         let mut parts = share(now.0, &wishes).into_iter();
         for (rendition, watched) in state.renditions.iter_mut().zip(&now.1) {
@@ -313,7 +355,7 @@ impl Hub {
                 rendition.set_bitrate(part);
             }
         }
-        state.shared = Some(now);
+        state.shares = Some(now);
     }
 
     fn show(&self, caps: &gst::Caps, buffer: &gst::Buffer, timestamp: Duration) {
@@ -331,47 +373,28 @@ impl Hub {
             self.preview.send_replace(None);
         }
     }
-}
 
-impl Intake for Hub {
-    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
-        let mut state = self.state();
-        if state.epoch != epoch {
-            return false;
-        }
-        let Some((timestamp, moves)) = self.broadcast.timestamp(time.captured, Some(time.now))
-        else {
-            return true;
-        };
-        if self.kind == MediaKind::Video && state.last.is_some_and(|last| timestamp <= last) {
-            return true;
-        }
-        state.last = Some(timestamp);
-        if !std::mem::replace(&mut state.started, true) {
-            self.status.send_replace(SourceStatus::Running);
-        }
-        self.show(caps, buffer, timestamp);
-        if state.caps.as_ref() != Some(caps) {
-            state.caps = Some(caps.clone());
-            self.configure(&mut state, caps);
-        }
-        let silence = (self.kind == MediaKind::Audio && !state.enabled)
-            .then(|| silent(caps, buffer))
-            .flatten();
-        let buffer = silence.as_ref().unwrap_or(buffer);
-        Self::share_out(&mut state);
+    /// Has a frame encoded, and says what fails at that.
+    fn encode(
+        &self,
+        state: &mut State,
+        caps: &gst::Caps,
+        buffer: &gst::Buffer,
+        timestamp: Duration,
+        moves: u32,
+    ) {
         for rendition in &mut state.renditions {
             rendition.track.moves.store(moves, Ordering::Relaxed);
             let failure = match rendition.frame(caps, buffer, timestamp) {
                 Err(reason) => Some(PublishMediaError::Encoder {
-                    rendition: rendition.job.name.clone(),
+                    rendition: rendition.spec.name.clone(),
                     reason,
                 }),
                 Ok(()) => rendition
                     .track
                     .failure()
                     .map(|source| PublishMediaError::Track {
-                        rendition: rendition.job.name.clone(),
+                        rendition: rendition.spec.name.clone(),
                         source,
                     }),
             };
@@ -386,16 +409,50 @@ impl Intake for Hub {
                 });
             }
         }
+    }
+}
+
+impl FrameSink for Fanout {
+    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
+        let mut state = self.state();
+        if state.epoch != epoch {
+            return false;
+        }
+        if !state.phase.is_open() {
+            return true;
+        }
+        let Some((timestamp, moves)) = self.broadcast.timestamp(time.captured, Some(time.now))
+        else {
+            return true;
+        };
+        if self.kind == MediaKind::Video && state.last.is_some_and(|last| timestamp <= last) {
+            return true;
+        }
+        state.last = Some(timestamp);
+        if state.phase == Phase::Starting {
+            self.status.send_replace(SourceStatus::Running);
+        }
+        self.show(caps, buffer, timestamp);
+        if !matches!(&state.phase, Phase::Running(known) if known == caps) {
+            state.phase = Phase::Running(caps.clone());
+            self.configure(&mut state, caps);
+        }
+        let silence = (self.kind == MediaKind::Audio && !state.enabled)
+            .then(|| silent(caps, buffer))
+            .flatten();
+        let buffer = silence.as_ref().unwrap_or(buffer);
+        Self::share_out(&mut state);
+        self.encode(&mut state, caps, buffer, timestamp, moves);
         true
     }
 
     fn ended(&self, epoch: u64) {
         {
             let mut state = self.state();
-            if state.epoch != epoch || state.failed {
+            if state.epoch != epoch || !state.phase.is_open() {
                 return;
             }
-            state.ended = true;
+            state.phase = Phase::Ended;
             state.reservations.clear();
             for rendition in &mut state.renditions {
                 rendition.end();
@@ -407,10 +464,11 @@ impl Intake for Hub {
     fn failed(&self, epoch: u64, error: SourceError) {
         {
             let mut state = self.state();
-            // What follows from the first failure is no news.
-            if state.epoch != epoch || std::mem::replace(&mut state.failed, true) {
+            // What follows from the first failure, or from the end, is no news.
+            if state.epoch != epoch || !state.phase.is_open() {
                 return;
             }
+            state.phase = Phase::Failed;
             state.reservations.clear();
             if let Some(last) = state.last {
                 for rendition in &state.renditions {
@@ -419,8 +477,7 @@ impl Intake for Hub {
             }
         }
         tracing::warn!(%error, "the source failed");
-        self.status
-            .send_replace(SourceStatus::Failed(PublishMediaError::Source(error)));
+        self.fail(PublishMediaError::Source(error));
     }
 }
 

@@ -14,29 +14,29 @@ use super::{
     parse::{encoded_sink, parser},
     track::RenditionTrack,
 };
-use crate::media::{caps::Codec, capture, encoder::Tuned, sample};
+use crate::media::{
+    caps::Codec,
+    capture,
+    encoder::{RateChange, Tuned},
+    ladder::plan::RenditionSpec,
+    sample,
+};
 
-/// So many frames without anything coming of them, and the encoder hangs.
-const SILENCE: u64 = 300;
+/// Raw frames of video that wait for an encoder. More only makes the picture older.
+pub(super) const VIDEO_BACKLOG: usize = 2;
 
-/// Raw video that may wait for an encoder. More only makes the picture older.
-const VIDEO_BACKLOG: u64 = 2;
+/// Raw audio that waits.
+pub(super) const AUDIO_BACKLOG: Duration = Duration::from_millis(500);
 
-/// Raw audio that may wait.
-const AUDIO_BACKLOG: gst::ClockTime = gst::ClockTime::from_mseconds(500);
-
-/// What an encoder is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::media) struct Job {
-    /// The rendition's name, which is its track's.
-    pub name: String,
-    /// What the encoder gets: scaled, converted.
-    pub target: gst::Caps,
-    /// Frames a second, of video: what the encoder is told, and what it gets at most.
-    pub framerate: Option<gst::Fraction>,
-    /// Bits a second.
-    pub bitrate: u64,
-    pub speech: bool,
+/// A captured frame on its way into an encoder.
+#[derive(Debug, Clone)]
+pub(super) struct RawFrame {
+    pub caps: gst::Caps,
+    pub buffer: gst::Buffer,
+    /// When it was captured.
+    pub time: Duration,
+    /// Whether it is to become a key frame.
+    pub keyframe: bool,
 }
 
 /// How an encoder does.
@@ -45,8 +45,6 @@ struct Health {
     failure: Mutex<Option<String>>,
     /// Frames that came out.
     produced: AtomicU64,
-    /// Frames that went in since.
-    silent: AtomicU64,
 }
 
 impl Health {
@@ -60,7 +58,7 @@ impl Health {
 
 /// An encoder at work. Dropping it stops it, without waiting.
 #[derive(Debug)]
-pub(in crate::media) struct Encoder {
+pub(super) struct EncoderPipeline {
     pipeline: gst::Pipeline,
     input: gst_app::AppSrc,
     tuned: Tuned,
@@ -72,21 +70,19 @@ pub(in crate::media) struct Encoder {
     health: Arc<Health>,
 }
 
-impl Encoder {
-    /// Starts an encoder. Frames that go in begin at `zero`.
+impl EncoderPipeline {
+    /// Starts an encoder. Frames that go in begin at `zero`; `number` says which of the track's encoders it is.
     ///
     /// # Errors
     /// Why it does not start, for people.
     pub fn start(
         factory: &gst::ElementFactory,
-        job: &Job,
+        spec: &RenditionSpec,
         zero: Duration,
         track: &Arc<RenditionTrack>,
+        number: Arc<AtomicU64>,
     ) -> Result<Self, String> {
-        let framerate = job.framerate.map_or(30, |rate| {
-            u32::try_from((rate.numer() + rate.denom() - 1) / rate.denom().max(1)).unwrap_or(30)
-        });
-        let tuned = Tuned::make(factory, job.bitrate, framerate, job.speech)
+        let tuned = Tuned::make(factory, spec.bitrate, spec.frames_a_second(), spec.speech)
             .map_err(|error| error.to_string())?;
         let health = Arc::new(Health::default());
         let pipeline = gst::Pipeline::new();
@@ -107,22 +103,24 @@ impl Encoder {
             .leaky_type(gst_app::AppLeakyType::Downstream)
             .build();
         if track.codec().is_video() {
-            input.set_max_buffers(VIDEO_BACKLOG);
+            input.set_max_buffers(VIDEO_BACKLOG as u64);
         } else {
-            input.set_max_time(AUDIO_BACKLOG);
+            input.set_max_time(gst::ClockTime::from_mseconds(
+                AUDIO_BACKLOG.as_millis() as u64
+            ));
         }
-        let sink = sink(zero, track, &health);
+        let sink = sink(zero, track, number, &health);
         let encoder = Self {
             pipeline,
             input,
             tuned,
             caps: None,
-            framerate: job.framerate,
+            framerate: spec.framerate,
             zero,
             health,
         };
         encoder
-            .assemble(track.codec(), job, sink)
+            .assemble(track.codec(), spec, sink)
             .map_err(|error| error.to_string())?;
         // From the encoder on, so that a device that cannot be opened shows at once.
         if encoder.pipeline.set_state(gst::State::Playing).is_err() {
@@ -136,7 +134,7 @@ impl Encoder {
     fn assemble(
         &self,
         codec: Codec,
-        job: &Job,
+        spec: &RenditionSpec,
         sink: gst_app::AppSink,
     ) -> Result<(), glib::BoolError> {
         let mut row: Vec<gst::Element> = vec![self.input.clone().upcast()];
@@ -149,7 +147,7 @@ impl Encoder {
             row.push(gst::ElementFactory::make(name).build()?);
         }
         let filter = gst::ElementFactory::make("capsfilter")
-            .property("caps", &job.target)
+            .property("caps", &spec.target)
             .build()?;
         row.push(filter);
         row.push(self.tuned.element.clone());
@@ -171,16 +169,26 @@ impl Encoder {
 
     /// Why it fails, if it does.
     pub fn failure(&self) -> Option<String> {
-        let failure = self
-            .health
+        self.health
             .failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        failure.or_else(|| {
-            (self.health.silent.load(Ordering::Relaxed) >= SILENCE)
-                .then(|| format!("nothing came of {SILENCE} frames"))
-        })
+            .clone()
+    }
+
+    /// Says that it does not work.
+    pub fn fail(&self, reason: String) {
+        self.health.fail(reason);
+    }
+
+    /// What makes the element that encodes.
+    pub fn factory(&self) -> Option<gst::ElementFactory> {
+        self.tuned.element.factory()
+    }
+
+    /// What it costs to change the bit rate.
+    pub fn rate_change(&self) -> RateChange {
+        self.tuned.rate_change()
     }
 
     /// Frames that came out so far.
@@ -193,32 +201,39 @@ impl Encoder {
     }
 
     /// Gives it a frame.
-    pub fn push(&mut self, caps: &gst::Caps, buffer: &gst::Buffer, time: Duration, keyframe: bool) {
-        if self.caps.as_ref() != Some(caps) {
-            self.caps = Some(caps.clone());
-            let mut caps = caps.clone();
+    pub fn push(&mut self, frame: RawFrame) {
+        let RawFrame {
+            caps,
+            buffer: shared,
+            time,
+            keyframe,
+        } = frame;
+        if self.caps.as_ref() != Some(&caps) {
+            let mut input = caps.clone();
             if let Some(framerate) = self.framerate {
-                caps.make_mut().set("framerate", framerate);
+                input.make_mut().set("framerate", framerate);
             }
-            self.input.set_caps(Some(&caps));
+            self.input.set_caps(Some(&input));
+            self.caps = Some(caps);
         }
         if keyframe {
             self.tuned.force_keyframe();
         }
         let time = u64::try_from(time.saturating_sub(self.zero).as_nanos()).unwrap_or(u64::MAX - 1);
         // The memory is shared with the other renditions, only what is said of it is copied.
-        let mut buffer = buffer.copy();
+        let mut buffer = shared.copy();
         {
             let buffer = buffer.make_mut();
             buffer.set_pts(gst::ClockTime::from_nseconds(time));
             buffer.set_dts(gst::ClockTime::NONE);
         }
-        if self.framerate.is_some() {
-            // Of sound, silence may well be nothing.
-            self.health.silent.fetch_add(1, Ordering::Relaxed);
-        }
         // Refused only while it stops; the reason is on its bus then.
         let _ = self.input.push_buffer(buffer);
+    }
+
+    /// Stops it, and waits until its device is free.
+    pub fn stop(self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 
     /// No more frames: what is inside comes out, and then the track ends.
@@ -227,22 +242,25 @@ impl Encoder {
     }
 }
 
-impl Drop for Encoder {
+impl Drop for EncoderPipeline {
     fn drop(&mut self) {
         capture::stop(&self.pipeline);
     }
 }
 
-fn sink(zero: Duration, track: &Arc<RenditionTrack>, health: &Arc<Health>) -> gst_app::AppSink {
+fn sink(
+    zero: Duration,
+    track: &Arc<RenditionTrack>,
+    number: Arc<AtomicU64>,
+    health: &Arc<Health>,
+) -> gst_app::AppSink {
     let sink = encoded_sink();
-    let number = track.next_encoder();
     let (track, health, end) = (track.clone(), health.clone(), track.clone());
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 health.produced.fetch_add(1, Ordering::Relaxed);
-                health.silent.store(0, Ordering::Relaxed);
                 let time = sample::running_time(&sample).and_then(|time| {
                     let nanos = Duration::from_nanos(time.unsigned_abs());
                     if time < 0 {
@@ -255,7 +273,7 @@ fn sink(zero: Duration, track: &Arc<RenditionTrack>, health: &Arc<Health>) -> gs
                     (time, sample.caps_owned(), sample.buffer_owned())
                 {
                     drop(sample);
-                    track.write(number, &caps, buffer, time);
+                    track.write(number.load(Ordering::Acquire), &caps, buffer, time);
                 }
                 Ok(gst::FlowSuccess::Ok)
             })

@@ -1,69 +1,114 @@
 //! One rendition: when it is encoded, by which encoder, and what happens when that fails.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use super::{
-    pipeline::{Encoder, Job},
+    bitrate::BitrateSteps,
+    candidates::Candidates,
+    opening::{OpenRequest, Opening},
+    pipeline::{EncoderPipeline, RawFrame},
     track::RenditionTrack,
+    watchdog::Watchdog,
 };
-use crate::media::ladder::gate::{Gate, Pacer, Situation, Step};
+use crate::media::{
+    encoder::RateChange,
+    ladder::{
+        gate::{Gate, GateInput, Pacer, Step},
+        plan::RenditionSpec,
+    },
+};
 
 /// An encoder that made so many frames before it failed may be started again; one that did not is no good.
 const SOUND: u64 = 100;
 
+/// An encoder that nobody needed for so long is closed: devices have few sessions.
+const IDLE: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
-pub(in crate::media) struct Rendition {
-    pub job: Job,
+pub(super) struct Rendition {
+    pub spec: RenditionSpec,
     pub track: Arc<RenditionTrack>,
-    candidates: Vec<gst::ElementFactory>,
-    /// Of the candidates, the one in use.
-    at: usize,
-    encoder: Option<Encoder>,
+    candidates: Candidates<gst::ElementFactory>,
+    active: Option<Active>,
+    /// The next encoder; frames go to the active one as long as there is one.
+    opening: Option<(Opening, Arc<AtomicU64>)>,
+    /// An encoder that is being closed.
+    closing: Option<JoinHandle<()>>,
     gate: Gate,
     pacer: Option<Pacer>,
     enabled: bool,
-    /// What the encoder was told last, bits a second.
+    /// What the encoder is to be told, bits a second.
     bitrate: u64,
-    dead: bool,
+    steps: BitrateSteps,
+    /// Since when nobody has needed the encoder.
+    idle: Option<Duration>,
+    /// What the last encoder that failed said.
+    failure: String,
+    /// No encoder is left.
+    failed: bool,
+}
+
+/// An encoder that works.
+#[derive(Debug)]
+struct Active {
+    candidate: usize,
+    encoder: EncoderPipeline,
+    watchdog: Watchdog,
 }
 
 impl Rendition {
-    pub fn new(job: Job, track: Arc<RenditionTrack>, candidates: Vec<gst::ElementFactory>) -> Self {
+    pub fn new(
+        spec: RenditionSpec,
+        track: Arc<RenditionTrack>,
+        candidates: Vec<gst::ElementFactory>,
+    ) -> Self {
         Self {
-            pacer: pacer(&job),
-            bitrate: job.bitrate,
-            job,
+            pacer: pacer(&spec),
+            bitrate: spec.bitrate,
+            steps: BitrateSteps::new(spec.bitrate),
+            spec,
             track,
-            candidates,
-            at: 0,
-            encoder: None,
+            candidates: Candidates::new(candidates),
+            active: None,
+            opening: None,
+            closing: None,
             gate: Gate::default(),
             enabled: true,
-            dead: false,
+            idle: None,
+            failure: String::new(),
+            failed: false,
         }
     }
 
     /// Another source, or another picture of the same: the track goes on.
-    pub fn change(&mut self, job: Job) {
+    pub fn change(&mut self, spec: RenditionSpec) {
         self.gate = Gate::default();
         self.track.set_discontinuity();
-        if self.job != job {
-            self.pacer = pacer(&job);
-            self.bitrate = job.bitrate;
-            self.encoder = None;
-            self.job = job;
+        if self.spec != spec {
+            self.pacer = pacer(&spec);
+            self.bitrate = spec.bitrate;
+            self.spec = spec;
+            self.close();
         }
     }
 
     /// Other encoders from now on.
     pub fn set_candidates(&mut self, candidates: Vec<gst::ElementFactory>) {
-        if self.candidates != candidates {
-            self.candidates = candidates;
-            self.at = 0;
-            self.encoder = None;
-            self.gate = Gate::default();
-        }
-        self.dead = false;
+        self.candidates = Candidates::new(candidates);
+        self.close();
+        self.gate = Gate::default();
+    }
+
+    /// Whether no encoder is left that works. Its track is over then.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Whether frames are sent at all.
@@ -74,16 +119,11 @@ impl Rendition {
 
     /// Whether somebody watches it, so that it takes part of the bit rate.
     pub fn is_wanted(&self) -> bool {
-        !self.dead && self.enabled && self.track.is_watched()
+        !self.failed && self.enabled && self.track.is_watched()
     }
 
     pub fn set_bitrate(&mut self, bitrate: u64) {
-        if self.bitrate != bitrate {
-            self.bitrate = bitrate;
-            if let Some(encoder) = &self.encoder {
-                encoder.set_bitrate(bitrate);
-            }
-        }
+        self.bitrate = bitrate;
     }
 
     pub fn bitrate(&self) -> u64 {
@@ -92,7 +132,7 @@ impl Rendition {
 
     /// The element that encodes, if one does.
     pub fn encoder(&self) -> Option<String> {
-        self.encoder.as_ref().map(Encoder::name)
+        self.active.as_ref().map(|active| active.encoder.name())
     }
 
     /// Takes a captured frame.
@@ -105,33 +145,17 @@ impl Rendition {
         buffer: &gst::Buffer,
         time: Duration,
     ) -> Result<(), String> {
-        if self.dead {
+        if self.failed {
             return Ok(());
         }
         if self.pacer.as_mut().is_some_and(|pacer| !pacer.keeps(time)) {
             return Ok(());
         }
-        let mut last = String::new();
-        if let Some(encoder) = &self.encoder
-            && let Some(failure) = encoder.failure()
-        {
-            tracing::warn!(
-                track = self.track.name(),
-                encoder = encoder.name(),
-                failure,
-                "the encoder failed"
-            );
-            if encoder.produced() < SOUND {
-                self.at += 1;
-            }
-            last = failure;
-            self.encoder = None;
-            self.gate = Gate::default();
-            self.track.set_discontinuity();
-        }
+        self.take_opened(time)?;
+        self.look_after(time);
         let step = self.gate.step(
             time,
-            Situation {
+            GateInput {
                 described: self.track.is_described(),
                 wanted: self.enabled && self.track.is_watched(),
                 group: self.track.group(),
@@ -139,62 +163,215 @@ impl Rendition {
             },
         );
         match step {
-            Step::Skip => Ok(()),
-            Step::Pause => {
-                self.track.pause(time);
+            Step::Skip | Step::Pause => {
+                if step == Step::Pause {
+                    self.track.pause(time);
+                }
+                let since = *self.idle.get_or_insert(time);
+                if time.saturating_sub(since) >= IDLE {
+                    self.close();
+                }
                 Ok(())
             }
-            Step::Encode { keyframe } => match self.running(time, last) {
-                Ok(encoder) => {
-                    encoder.push(caps, buffer, time, keyframe);
-                    Ok(())
-                }
-                Err(error) => {
-                    self.dead = true;
-                    self.track.withdraw();
-                    Err(error)
-                }
-            },
+            Step::Encode { keyframe } => {
+                self.idle = None;
+                self.encode(RawFrame {
+                    caps: caps.clone(),
+                    buffer: buffer.clone(),
+                    time,
+                    keyframe,
+                })
+            }
         }
     }
 
-    /// The encoder, which is started where it is not there; the next one where it does not start.
-    fn running(&mut self, zero: Duration, mut last: String) -> Result<&mut Encoder, String> {
-        while self.encoder.is_none() {
-            let Some(factory) = self.candidates.get(self.at) else {
-                return Err(last);
+    fn encode(&mut self, frame: RawFrame) -> Result<(), String> {
+        let now = frame.time;
+        if let Some(active) = &mut self.active {
+            active.encoder.push(frame);
+            // Of sound, silence may well be nothing.
+            if self.track.codec().is_video() && active.watchdog.feed(active.encoder.produced(), now)
+            {
+                active
+                    .encoder
+                    .fail("it takes pictures and gives none".into());
+            }
+            self.improve(now);
+            return Ok(());
+        }
+        if self.opening.is_none() {
+            let Some((candidate, factory)) = self.candidates.choose(now, None) else {
+                self.failed = true;
+                self.track.withdraw();
+                return Err(std::mem::take(&mut self.failure));
             };
-            let job = Job {
+            let number = self.track.next_encoder();
+            self.open(candidate, factory, now, number);
+        }
+        if let Some((opening, _)) = &self.opening {
+            opening.push(frame);
+        }
+        Ok(())
+    }
+
+    /// Opens what is better than the encoder in use, or replaces it where it cannot be told another bit rate.
+    fn improve(&mut self, now: Duration) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        if self.opening.is_some() {
+            return;
+        }
+        if let Some((candidate, factory)) = self.candidates.choose(now, Some(active.candidate)) {
+            self.open(candidate, factory, now, 0);
+            return;
+        }
+        let change = active.encoder.rate_change();
+        let Some(bitrate) = self.steps.step(change, self.bitrate, now) else {
+            return;
+        };
+        if change == RateChange::Rebuild {
+            let (candidate, factory) = (active.candidate, active.encoder.factory());
+            if let Some(factory) = factory {
+                self.open(candidate, factory, now, 0);
+            }
+        } else {
+            active.encoder.set_bitrate(bitrate);
+        }
+    }
+
+    /// Begins to open an encoder. With the number zero nothing that it makes is taken yet.
+    fn open(
+        &mut self,
+        candidate: usize,
+        factory: gst::ElementFactory,
+        zero: Duration,
+        number: u64,
+    ) {
+        let number = Arc::new(AtomicU64::new(number));
+        self.steps.opened(self.bitrate, zero);
+        let request = OpenRequest {
+            factory,
+            spec: RenditionSpec {
                 bitrate: self.bitrate,
-                ..self.job.clone()
-            };
-            match Encoder::start(factory, &job, zero, &self.track) {
-                Ok(encoder) => self.encoder = Some(encoder),
-                Err(error) => {
-                    tracing::info!(
-                        encoder = %gst::prelude::GstObjectExt::name(factory),
-                        error,
-                        "the encoder does not start; the next one is tried"
-                    );
-                    last = error;
-                    self.at += 1;
+                ..self.spec.clone()
+            },
+            zero,
+            track: self.track.clone(),
+            number: number.clone(),
+            after: self.closing.take(),
+        };
+        self.opening = Some((Opening::start(candidate, request), number));
+    }
+
+    /// Takes the encoder that was opened; the next one where it was not.
+    fn take_opened(&mut self, now: Duration) -> Result<(), String> {
+        let Some((opening, number)) = &self.opening else {
+            return Ok(());
+        };
+        let Some((result, waiting)) = opening.result() else {
+            return Ok(());
+        };
+        let (candidate, number) = (opening.candidate, number.clone());
+        self.opening = None;
+        match result {
+            Ok(encoder) => {
+                if self.active.is_some() {
+                    // What the one before still has is not taken from here on.
+                    self.close();
+                    number.store(self.track.next_encoder(), Ordering::Release);
+                    self.gate = Gate::default();
                 }
+                self.active = Some(Active {
+                    candidate,
+                    encoder,
+                    watchdog: Watchdog::default(),
+                });
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(
+                    track = self.track.name(),
+                    candidate,
+                    error,
+                    "the encoder does not start; the next one is tried"
+                );
+                self.failure = error;
+                self.candidates.failed(candidate, now);
+                waiting.into_iter().try_for_each(|frame| self.encode(frame))
             }
         }
-        self.encoder.as_mut().ok_or(last)
+    }
+
+    /// Looks whether the encoder still works.
+    fn look_after(&mut self, now: Duration) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let produced = active.encoder.produced();
+        if let Some(failure) = active.encoder.failure() {
+            tracing::warn!(
+                track = self.track.name(),
+                encoder = active.encoder.name(),
+                failure,
+                "the encoder failed"
+            );
+            if produced < SOUND {
+                self.candidates.failed(active.candidate, now);
+            }
+            self.failure = failure;
+            self.close();
+            self.gate = Gate::default();
+            self.track.set_discontinuity();
+        } else if produced >= SOUND {
+            self.candidates.worked(active.candidate);
+        }
+    }
+
+    /// Closes the encoder, and what is being opened, on a thread of its own.
+    fn close(&mut self) {
+        let opening = self.opening.take();
+        let active = self.active.take();
+        if opening.is_none() && active.is_none() {
+            return;
+        }
+        let before = self.closing.take();
+        let closing = std::thread::Builder::new()
+            .name("close-encoder".into())
+            .spawn(move || {
+                if let Some(active) = active {
+                    active.encoder.stop();
+                }
+                if let Some((opening, _)) = opening {
+                    opening.close();
+                }
+                if let Some(before) = before {
+                    let _ = before.join();
+                }
+            });
+        // Without a thread it was dropped, which stops it too.
+        self.closing = closing.ok();
+    }
+
+    /// Ends the track, and waits until the encoder is closed.
+    pub fn withdraw(mut self) {
+        self.track.withdraw();
+        self.close();
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.join();
+        }
     }
 
     /// The source came to its end.
     pub fn end(&mut self) {
-        match &self.encoder {
-            Some(encoder) => encoder.end(),
-            None => self.track.finish(),
+        match (&self.active, &self.opening) {
+            (Some(active), _) => active.encoder.end(),
+            (None, Some((opening, _))) => opening.end(),
+            (None, None) => self.track.finish(),
         }
     }
 }
 
-fn pacer(job: &Job) -> Option<Pacer> {
-    let rate = job.framerate?;
-    let rate = (rate.numer() + rate.denom() - 1) / rate.denom().max(1);
-    Some(Pacer::new(u32::try_from(rate).unwrap_or(30)))
+fn pacer(spec: &RenditionSpec) -> Option<Pacer> {
+    spec.framerate.map(|_| Pacer::new(spec.frames_a_second()))
 }

@@ -21,14 +21,14 @@ pub(in crate::media) enum Step {
 
 /// What is known of a rendition when a frame is captured.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::media) struct Situation {
+pub(in crate::media) struct GateInput {
     /// Whether the track is described, so that viewers can find it.
     pub described: bool,
     /// Whether anybody watches it, and it may be sent.
     pub wanted: bool,
     /// When the last key frame was captured that was sent; none if a key frame has to come next.
     pub group: Option<Duration>,
-    /// How many subscriptions there have been so far.
+    /// Changes when somebody new watches.
     pub viewers: u64,
 }
 
@@ -44,13 +44,13 @@ pub(in crate::media) struct Gate {
 
 impl Gate {
     /// What happens with the frame that was captured at `now`.
-    pub(in crate::media) fn step(&mut self, now: Duration, situation: Situation) -> Step {
-        let Situation {
+    pub(in crate::media) fn step(&mut self, now: Duration, input: GateInput) -> Step {
+        let GateInput {
             described,
             wanted,
             group,
             viewers,
-        } = situation;
+        } = input;
         if described && !wanted {
             self.served = viewers;
             let due = self
@@ -145,7 +145,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const WATCHED: Situation = Situation {
+    const WATCHED: GateInput = GateInput {
         described: true,
         wanted: true,
         group: None,
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn it_is_encoded_until_it_is_described_and_then_sleeps() {
         let mut gate = Gate::default();
-        let learning = Situation::default();
+        let learning = GateInput::default();
         assert_eq!(
             gate.step(ms(0), learning),
             Step::Encode { keyframe: true },
@@ -165,7 +165,7 @@ mod tests {
             gate.step(ms(33), learning),
             Step::Encode { keyframe: false }
         );
-        let idle = Situation {
+        let idle = GateInput {
             described: true,
             ..learning
         };
@@ -177,13 +177,13 @@ mod tests {
     #[test]
     fn the_first_viewer_gets_a_key_frame_at_once() {
         let mut gate = Gate::default();
-        let idle = Situation {
+        let idle = GateInput {
             described: true,
-            ..Situation::default()
+            ..GateInput::default()
         };
         gate.step(ms(0), idle);
         assert_eq!(gate.step(ms(33), WATCHED), Step::Encode { keyframe: true });
-        let going = Situation {
+        let going = GateInput {
             group: Some(ms(33)),
             ..WATCHED
         };
@@ -200,7 +200,7 @@ mod tests {
     fn later_viewers_get_one_unless_the_group_is_young() {
         let mut gate = Gate::default();
         gate.step(ms(0), WATCHED);
-        let second = Situation {
+        let second = GateInput {
             group: Some(ms(0)),
             viewers: 2,
             ..WATCHED
@@ -215,7 +215,7 @@ mod tests {
             Step::Encode { keyframe: false },
             "it has served"
         );
-        let third = Situation {
+        let third = GateInput {
             viewers: 3,
             ..second
         };

@@ -1,0 +1,265 @@
+//! Encoders that are slow to open, fail for a while, or are not there.
+#![cfg(feature = "media")]
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use iroh_live::{
+    LocalBroadcast,
+    media::{
+        LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoPreset,
+        VideoSource,
+    },
+};
+
+/// Generous: a limit for what hangs, not a measure of speed.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), future)
+        .await
+        .unwrap_or_else(|_| panic!("timed out: {what}"))
+}
+
+/// Waits until it is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    soon(what, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// An encoder of VP8 whose device can be taken away. There is one, so the tests take turns.
+mod device {
+    use std::sync::{Condvar, LazyLock, Mutex};
+
+    use gst::{glib, prelude::*, subclass::prelude::*};
+
+    pub const NAME: &str = "deviceenc";
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Device {
+        /// Opens at once.
+        Free,
+        /// Somebody else has it.
+        Busy,
+        /// Takes its time, until it is something else.
+        Slow,
+    }
+
+    static DEVICE: (Mutex<Device>, Condvar) = (Mutex::new(Device::Free), Condvar::new());
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    pub fn set(device: Device) {
+        *DEVICE.0.lock().unwrap() = device;
+        DEVICE.1.notify_all();
+    }
+
+    pub async fn register(device: Device) -> tokio::sync::MutexGuard<'static, ()> {
+        let turn = TURN.lock().await;
+        iroh_live::media::init().unwrap();
+        set(device);
+        gst::Element::register(None, NAME, gst::Rank::NONE, DeviceEnc::static_type()).unwrap();
+        turn
+    }
+
+    glib::wrapper! {
+        pub struct DeviceEnc(ObjectSubclass<Imp>) @extends gst::Bin, gst::Element, gst::Object,
+            @implements gst::ChildProxy;
+    }
+
+    #[derive(Default)]
+    pub struct Imp;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for Imp {
+        const NAME: &'static str = "TestDeviceEnc";
+        type Type = DeviceEnc;
+        type ParentType = gst::Bin;
+    }
+
+    impl ObjectImpl for Imp {
+        fn constructed(&self) {
+            self.parent_constructed();
+            let element = self.obj();
+            let encoder = gst::ElementFactory::make("vp8enc")
+                .property("deadline", 1i64)
+                .build()
+                .unwrap();
+            element.add(&encoder).unwrap();
+            for name in ["sink", "src"] {
+                let template = element.pad_template(name).unwrap();
+                let pad = gst::GhostPad::builder_from_template(&template)
+                    .name(name)
+                    .build();
+                pad.set_target(encoder.static_pad(name).as_ref()).unwrap();
+                element.add_pad(&pad).unwrap();
+            }
+        }
+    }
+
+    impl GstObjectImpl for Imp {}
+
+    impl ElementImpl for Imp {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+                gst::subclass::ElementMetadata::new(
+                    "Device",
+                    "Codec/Encoder/Video/Hardware",
+                    "Encodes VP8 where the device is free",
+                    "A test",
+                )
+            });
+            Some(&METADATA)
+        }
+
+        fn pad_templates() -> &'static [gst::PadTemplate] {
+            static TEMPLATES: LazyLock<[gst::PadTemplate; 2]> = LazyLock::new(|| {
+                let template = |name, direction, caps| {
+                    let caps = gst::Caps::new_empty_simple(caps);
+                    let always = gst::PadPresence::Always;
+                    gst::PadTemplate::new(name, direction, always, &caps).unwrap()
+                };
+                [
+                    template("sink", gst::PadDirection::Sink, "video/x-raw"),
+                    template("src", gst::PadDirection::Src, "video/x-vp8"),
+                ]
+            });
+            &*TEMPLATES
+        }
+
+        fn change_state(
+            &self,
+            transition: gst::StateChange,
+        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+            if transition == gst::StateChange::NullToReady {
+                let device = DEVICE.0.lock().unwrap();
+                let device = DEVICE
+                    .1
+                    .wait_while(device, |device| *device == Device::Slow)
+                    .unwrap();
+                if *device == Device::Busy {
+                    gst::element_imp_error!(self, gst::ResourceError::Busy, ["no session left"]);
+                    return Err(gst::StateChangeError);
+                }
+            }
+            self.parent_change_state(transition)
+        }
+    }
+
+    impl BinImpl for Imp {}
+}
+
+use device::Device;
+
+fn small() -> VideoPreset {
+    VideoPreset::Custom {
+        width: 160,
+        height: 120,
+        framerate: 30,
+        bitrate: 200_000,
+    }
+}
+
+fn rendition(video: &LocalVideo) -> Option<RenditionInfo> {
+    video.renditions().pop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_slow_to_open_holds_up_nobody() {
+    let _turn = device::register(Device::Slow).await;
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    let mut preview = video.preview();
+    video
+        .set_source(
+            VideoSource::test(),
+            VideoCodec::Vp8.by(device::NAME),
+            [small()],
+        )
+        .unwrap();
+    // The source goes on, and what asks for the state gets an answer.
+    let mut last = Duration::ZERO;
+    for _ in 0..10 {
+        let frame = soon("a captured frame", preview.next_frame())
+            .await
+            .unwrap();
+        assert!(frame.timestamp() > last);
+        last = frame.timestamp();
+        let asked = video.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            asked.set_bitrate_limit(Some(100_000));
+            rendition(&asked)
+        });
+        let info = soon("an answer", answer).await.unwrap();
+        assert_eq!(info.and_then(|info| info.encoder), None);
+    }
+    device::set(Device::Free);
+    let name = small().name();
+    until("described", || {
+        local.catalog().video.renditions.contains_key(&name)
+    })
+    .await;
+    until("at work", || {
+        rendition(&video).unwrap().encoder.as_deref() == Some(device::NAME)
+    })
+    .await;
+    video.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rendition_without_an_encoder_begins_anew_with_another_source() {
+    let _turn = device::register(Device::Busy).await;
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    video
+        .set_source(
+            VideoSource::test(),
+            VideoCodec::Vp8.by(device::NAME),
+            [small()],
+        )
+        .unwrap();
+    let mut status = video.status();
+    let failed = status.wait_for(|status| matches!(status, SourceStatus::Failed(_)));
+    match &*soon("a failure", failed).await.unwrap() {
+        SourceStatus::Failed(PublishMediaError::Encoder { reason, .. }) => {
+            assert!(reason.contains("no session left"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    device::set(Device::Free);
+    video.replace_source(VideoSource::test()).unwrap();
+    let name = small().name();
+    until("described", || {
+        local.catalog().video.renditions.contains_key(&name)
+    })
+    .await;
+    assert!(matches!(*video.status().borrow(), SourceStatus::Running));
+    video.stop();
+}
+
+/// An encoder that nobody needs gives its session back, and is there again when somebody does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_sleeps_is_closed() {
+    let _turn = device::register(Device::Free).await;
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    video
+        .set_source(
+            VideoSource::test(),
+            VideoCodec::Vp8.by(device::NAME),
+            [small()],
+        )
+        .unwrap();
+    let begin = Instant::now();
+    until("at work", || {
+        rendition(&video).is_some_and(|info| info.encoder.is_some())
+    })
+    .await;
+    until("closed", || rendition(&video).unwrap().encoder.is_none()).await;
+    assert!(begin.elapsed() > Duration::from_secs(5), "not at once");
+    assert!(matches!(*video.status().borrow(), SourceStatus::Running));
+    video.stop();
+}
