@@ -129,7 +129,7 @@ impl Console {
         match notify.get() {
             (_, "status", Some(status)) => self.narrator.says(&nick(status)).map_or(Ok(()), say),
             (_, "path-type", Some(kind)) => {
-                self.path = kind.get().unwrap_or_default();
+                self.path = nick(kind);
                 Ok(())
             }
             _ => Ok(()),

@@ -35,10 +35,7 @@ impl HandmadePublisher {
     pub fn start(name: &str, tracks: &[(&str, Vec<Bytes>)]) -> Self {
         let runtime = Runtime::new().expect("there are threads");
         let first = |frames: &Vec<Bytes>| {
-            watch::Sender::new(vec![Group {
-                frames: frames.clone(),
-                follows_whole: true,
-            }])
+            watch::Sender::new(vec![Step::Group(frames.clone(), Before::Whole)])
         };
         let peer = Peer {
             name: name.into(),
@@ -73,12 +70,32 @@ impl HandmadePublisher {
     /// # Panics
     /// If there is no such track.
     pub fn next_group(&self, track: &str, frames: Vec<Bytes>, whole: bool) {
-        self.tracks[track].send_modify(|groups| {
-            groups.push(Group {
-                frames,
-                follows_whole: whole,
-            });
-        });
+        let before = if whole { Before::Whole } else { Before::Broken };
+        self.tracks[track].send_modify(|steps| steps.push(Step::Group(frames, before)));
+    }
+
+    /// Begins another group of a track, and leaves the one before as it is, as if the rest of it were late.
+    ///
+    /// # Panics
+    /// If there is no such track.
+    pub fn next_group_beside(&self, track: &str, frames: Vec<Bytes>) {
+        self.tracks[track].send_modify(|steps| steps.push(Step::Group(frames, Before::Open)));
+    }
+
+    /// Ends a track.
+    ///
+    /// # Panics
+    /// If there is no such track.
+    pub fn end(&self, track: &str) {
+        self.tracks[track].send_modify(|steps| steps.push(Step::End));
+    }
+
+    /// Has a track that has ended begin anew under its name, with these frames.
+    ///
+    /// # Panics
+    /// If there is no such track.
+    pub fn begin_again(&self, track: &str, frames: Vec<Bytes>) {
+        self.tracks[track].send_replace(vec![Step::Group(frames, Before::Whole)]);
     }
 
     /// The ticket of the broadcast.
@@ -93,15 +110,27 @@ impl Drop for HandmadePublisher {
     }
 }
 
-/// The groups of each track so far.
-type Tracks = HashMap<String, watch::Sender<Vec<Group>>>;
+/// What happened to each track so far.
+type Tracks = HashMap<String, watch::Sender<Vec<Step>>>;
 
 #[derive(Debug, Clone)]
-struct Group {
-    frames: Vec<Bytes>,
-    /// Whether the one before came to its end.
-    follows_whole: bool,
+enum Step {
+    /// A group with these frames begins.
+    Group(Vec<Bytes>, Before),
+    /// The track ends.
+    End,
 }
+
+/// What becomes of the group before, when another begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Whole,
+    Broken,
+    Open,
+}
+
+/// That there is no such track, as MoQ has it.
+const NOT_FOUND: u32 = 0x33;
 
 #[derive(Debug, Clone)]
 struct Peer {
@@ -144,43 +173,69 @@ impl Peer {
                 let id = take_varint(&mut body)?;
                 let _broadcast = take_bytes(&mut body)?;
                 let track = String::from_utf8(take_bytes(&mut body)?.to_vec()).ok()?;
-                // OK; priority, order, age and range as the subscriber has them.
+                let Some(steps) = self.tracks.get(&track) else {
+                    send.reset(NOT_FOUND.into()).ok()?;
+                    return None;
+                };
+                // OK; priority, order and range as the subscriber has them, and groups that are a minute old.
                 send.write_all(&[0]).await.ok()?;
-                send_message(&mut send, &[0; 5]).await?;
-                let mut groups = self.tracks.get(&track)?.subscribe();
-                let mut open: Option<SendStream> = None;
-                for number in 0.. {
-                    let next = async {
-                        let there = |groups: &Vec<Group>| groups.len() > number;
-                        Some(groups.wait_for(there).await.ok()?[number].clone())
-                    };
-                    let group = tokio::select! {
-                        group = next => group?,
-                        _ = connection.closed() => break,
-                    };
-                    if let Some(mut before) = open.take() {
-                        if group.follows_whole {
-                            before.finish().ok()?;
-                        } else {
-                            before.reset(0u32.into()).ok()?;
-                        }
-                    }
-                    let stream = open.insert(connection.open_uni().await.ok()?);
-                    let mut header = Vec::new();
-                    put_varint(&mut header, id);
-                    put_varint(&mut header, number as u64);
-                    stream.write_all(&[0]).await.ok()?;
-                    send_message(stream, &header).await?;
-                    for frame in &group.frames {
-                        send_message(stream, frame).await?;
-                    }
-                }
+                let mut body = vec![0, 0];
+                put_varint(&mut body, 60_000);
+                body.extend([0, 0]);
+                send_message(&mut send, &body).await?;
+                serve(&connection, id, steps.subscribe()).await?;
+                send.finish().ok()?;
             }
             _ => {}
         }
         let _ = receive.read_to_end(usize::MAX).await;
         Some(())
     }
+}
+
+/// Sends the groups of a track until it ends.
+async fn serve(
+    connection: &Connection,
+    id: u64,
+    mut steps: watch::Receiver<Vec<Step>>,
+) -> Option<()> {
+    let mut open: Vec<SendStream> = Vec::new();
+    for number in 0.. {
+        let next = async {
+            let there = |steps: &Vec<Step>| steps.len() > number;
+            Some(steps.wait_for(there).await.ok()?[number].clone())
+        };
+        let step = tokio::select! {
+            step = next => step?,
+            _ = connection.closed() => return None,
+        };
+        let before = match &step {
+            Step::Group(_, before) => *before,
+            Step::End => Before::Whole,
+        };
+        if before != Before::Open {
+            for mut stream in open.drain(..) {
+                match before {
+                    Before::Broken => stream.reset(0u32.into()).ok()?,
+                    _ => stream.finish().ok()?,
+                }
+            }
+        }
+        let Step::Group(frames, _) = step else {
+            break;
+        };
+        let mut stream = connection.open_uni().await.ok()?;
+        let mut header = Vec::new();
+        put_varint(&mut header, id);
+        put_varint(&mut header, number as u64);
+        stream.write_all(&[0]).await.ok()?;
+        send_message(&mut stream, &header).await?;
+        for frame in &frames {
+            send_message(&mut stream, frame).await?;
+        }
+        open.push(stream);
+    }
+    Some(())
 }
 
 /// Frames of a video track in the container that `hang` calls legacy: microseconds, then the payload.

@@ -1092,7 +1092,7 @@ fn subscribers_are_counted_and_named() {
         .pipe
         .wait("one subscriber", || (count() == 1).then_some(()));
 
-    assert_eq!(viewer.src.property::<String>("path-type"), "direct");
+    assert_eq!(nick(&viewer.src, "path-type"), "direct");
     let stats: gst::Structure = viewer.src.property("stats");
     assert_eq!(stats.get::<&str>("path-type"), Ok("direct"));
     assert!(stats.get::<u64>("bytes-received").expect("it is there") > 1000);
@@ -1154,7 +1154,7 @@ fn subscribers_are_counted_and_named() {
         signals,
         [("subscriber-added", id.clone()), ("subscriber-removed", id)]
     );
-    assert_eq!(viewer.src.property::<String>("path-type"), "none");
+    assert_eq!(nick(&viewer.src, "path-type"), "none");
     assert_eq!(nick(&viewer.src, "status"), "idle");
 }
 

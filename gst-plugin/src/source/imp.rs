@@ -1,11 +1,11 @@
 use std::{
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    Live, LiveTicket, TrackConfig,
+    Live, LiveTicket,
     broadcast::MediaKind,
     media::{caps::src_caps, receive::PlayoutClock},
     transport::MoqSession,
@@ -14,78 +14,37 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Status,
+    category::CAT,
     pads::Pads,
-    session::{self, Run},
+    renditions::Wanted,
+    run::{Observer, Run},
+    settings::Settings,
+    status::{PathType, Status},
     track::Track,
+    watcher,
 };
-use crate::{network::NetworkSettings, runtime};
+use crate::{notifier::Notifier, runtime};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "irohlivesrc",
-        gst::DebugColorFlags::empty(),
-        Some("iroh-live: watching"),
-    )
-});
-
-const DEFAULT_LATENCY: u32 = 200;
-
-#[derive(Debug, Clone)]
-struct Settings {
-    network: NetworkSettings,
-    ticket: Option<String>,
-    /// Milliseconds, as are the next two.
-    latency: u32,
-    max_lag: u32,
-    timeout: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings::default(),
-            ticket: None,
-            latency: DEFAULT_LATENCY,
-            max_lag: 0,
-            timeout: 0,
-        }
-    }
-}
-
-impl Settings {
-    fn latency(&self) -> gst::ClockTime {
-        gst::ClockTime::from_mseconds(self.latency.into())
-    }
-
-    /// How far a group may fall behind before it is skipped.
-    fn max_age(&self) -> Duration {
-        let lag = if self.max_lag == 0 {
-            self.latency
-        } else {
-            self.max_lag
-        };
-        Duration::from_millis(lag.into())
-    }
-}
-
+/// What the properties tell.
 #[derive(Default)]
-struct Shown {
+struct State {
     status: Status,
-    path_type: &'static str,
+    path_type: PathType,
     session: Option<MoqSession>,
 }
 
 /// What lives from READY to NULL.
-struct Open {
+struct Network {
     live: Live,
     ticket: LiveTicket,
 }
 
 /// What lives from PAUSED to READY.
-struct Active {
-    run: Arc<Run>,
+struct Running {
+    run: Arc<Run<Handle>>,
     playing: watch::Sender<bool>,
+    max_age: watch::Sender<Duration>,
+    cancel: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -93,13 +52,14 @@ struct Active {
 #[derive(Default)]
 pub struct IrohLiveSrc {
     settings: Mutex<Settings>,
-    shown: Mutex<Shown>,
-    open: Mutex<Option<Open>>,
-    active: Mutex<Option<Active>>,
+    state: Mutex<State>,
+    network: Mutex<Option<Network>>,
+    running: Mutex<Option<Running>>,
     pads: Pads,
+    notifier: Notifier,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -114,40 +74,16 @@ impl ObjectSubclass for IrohLiveSrc {
 impl ObjectImpl for IrohLiveSrc {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let ticket = |name, nick| {
-                glib::ParamSpecString::builder(name)
-                    .nick(nick)
-                    .blurb("The ticket to watch, as irohlivesink gives it out: iroh-live:…/name. ticket and uri are the same")
-                    .mutable_ready()
-                    .build()
-            };
-            let mut properties = vec![
-                ticket("ticket", "Ticket"),
-                ticket("uri", "URI"),
-                glib::ParamSpecUInt::builder("latency")
-                    .nick("Latency")
-                    .blurb("Jitter budget in milliseconds: how much later than on time a frame may come and still be played in sync")
-                    .default_value(DEFAULT_LATENCY)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecUInt::builder("max-lag")
-                    .nick("Maximum lag")
-                    .blurb("How far in milliseconds a group of pictures may fall behind before it is skipped to the next key frame (0: as far as latency)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt::builder("timeout")
-                    .nick("Timeout")
-                    .blurb("After how many milliseconds without the broadcast to post an error instead of trying again (0: never)")
-                    .mutable_ready()
-                    .build(),
+            let mut properties = Settings::properties();
+            properties.extend([
                 glib::ParamSpecEnum::builder::<Status>("status")
                     .nick("Status")
-                    .blurb("What the element is at")
+                    .blurb("How far the element has come on its way to the broadcast; notified")
                     .read_only()
                     .build(),
-                glib::ParamSpecString::builder("path-type")
+                glib::ParamSpecEnum::builder::<PathType>("path-type")
                     .nick("Path type")
-                    .blurb("How the publisher is reached: none, direct or relayed")
+                    .blurb("How the publisher is reached; notified")
                     .read_only()
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
@@ -155,43 +91,28 @@ impl ObjectImpl for IrohLiveSrc {
                     .blurb("tracks: array of pad, name, frames, bytes, discontinuities. path-type, address, round-trip-time (ns), jitter (ns), bytes-received, version, subscriber (this end's id)")
                     .read_only()
                     .build(),
-            ];
-            properties.extend(NetworkSettings::properties());
+            ]);
             properties
         });
         PROPERTIES.as_ref()
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let number = || value.get::<u32>().unwrap_or_default();
-        let mut settings = lock(&self.settings);
-        match pspec.name() {
-            "ticket" | "uri" => settings.ticket = value.get().ok().flatten(),
-            "latency" => {
-                settings.latency = number();
-                let latency = settings.latency();
-                drop(settings);
-                self.latency_changed(latency);
-            }
-            "max-lag" => settings.max_lag = number(),
-            "timeout" => settings.timeout = number(),
-            name => {
-                settings.network.set(name, value);
-            }
+        let changed = lock(&self.settings).set(pspec.name(), value);
+        if pspec.name() == "latency" {
+            self.latency_changed();
+        }
+        for name in changed {
+            self.obj().notify(name);
         }
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
-            "ticket" | "uri" => lock(&self.settings).ticket.to_value(),
-            "latency" => lock(&self.settings).latency.to_value(),
-            "max-lag" => lock(&self.settings).max_lag.to_value(),
-            "timeout" => lock(&self.settings).timeout.to_value(),
-            "status" => lock(&self.shown).status.to_value(),
-            "path-type" => self.path_type().to_value(),
+            "status" => lock(&self.state).status.to_value(),
+            "path-type" => lock(&self.state).path_type.to_value(),
             "stats" => self.stats().to_value(),
             name => lock(&self.settings)
-                .network
                 .get(name)
                 .unwrap_or_else(|| pspec.default_value().clone()),
         }
@@ -244,6 +165,7 @@ impl ElementImpl for IrohLiveSrc {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        gst::debug!(CAT, imp = self, "{transition:?}");
         match transition {
             gst::StateChange::NullToReady => self.open()?,
             gst::StateChange::ReadyToPaused => self.start()?,
@@ -251,21 +173,49 @@ impl ElementImpl for IrohLiveSrc {
             gst::StateChange::PausedToReady => self.cancel(),
             _ => {}
         }
-        let mut result = self.parent_change_state(transition)?;
+        let result = self.parent_change_state(transition);
+        if let Err(error) = result {
+            gst::warning!(CAT, imp = self, "{transition:?} failed");
+            match transition {
+                gst::StateChange::NullToReady => self.close(),
+                gst::StateChange::ReadyToPaused => self.stop(),
+                _ => {}
+            }
+            return Err(error);
+        }
         match transition {
             gst::StateChange::PausedToPlaying => self.set_playing(true),
-            // A live source: there is nothing to show before the clock runs.
-            gst::StateChange::ReadyToPaused | gst::StateChange::PlayingToPaused => {
-                result = gst::StateChangeSuccess::NoPreroll;
-            }
             gst::StateChange::PausedToReady => self.stop(),
             gst::StateChange::ReadyToNull => self.close(),
             _ => {}
         }
-        Ok(result)
+        // A live source: there is nothing to show before the clock runs.
+        match transition {
+            gst::StateChange::ReadyToPaused | gst::StateChange::PlayingToPaused => {
+                Ok(gst::StateChangeSuccess::NoPreroll)
+            }
+            _ => result,
+        }
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        gst::debug!(CAT, imp = self, "{event:?}");
+        if event.type_() != gst::EventType::Eos || lock(&self.running).is_none() {
+            return self.parent_send_event(event);
+        }
+        self.cancel();
+        let latency = lock(&self.settings).of_pads();
+        let element = self.obj();
+        let sent = self.pads.end(element.upcast_ref(), latency, || {
+            self.parent_send_event(event)
+        });
+        self.set_session(None);
+        self.set_status(Status::Ended);
+        sent
     }
 
     fn query(&self, query: &mut gst::QueryRef) -> bool {
+        gst::log!(CAT, imp = self, "{query:?}");
         if let gst::QueryViewMut::Latency(query) = query.view_mut() {
             query.set(true, lock(&self.settings).latency(), gst::ClockTime::NONE);
             return true;
@@ -289,23 +239,26 @@ impl URIHandlerImpl for IrohLiveSrc {
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
         // What is wrong with it is said when the element starts, where an application looks for errors.
-        lock(&self.settings).ticket = Some(uri.to_owned());
+        let changed = lock(&self.settings).set_ticket(Some(uri.to_owned()));
+        for name in changed {
+            self.obj().notify(name);
+        }
         Ok(())
     }
 }
 
 impl IrohLiveSrc {
-    pub(super) fn of(element: &super::IrohLiveSrc) -> &Self {
-        element.imp()
-    }
-
     fn open(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
-        let opened = ticket(settings.ticket.as_deref())
+        let opened = settings
+            .ticket()
             .and_then(|ticket| Ok((settings.network.open(false)?, ticket)));
         match opened {
             Ok((live, ticket)) => {
-                *lock(&self.open) = Some(Open { live, ticket });
+                if let Some(complaint) = settings.complaint() {
+                    gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{complaint}"));
+                }
+                *lock(&self.network) = Some(Network { live, ticket });
                 Ok(())
             }
             Err(message) => {
@@ -321,48 +274,67 @@ impl IrohLiveSrc {
             gst::StateChangeError
         })?;
         let settings = lock(&self.settings).clone();
-        let (live, ticket) = match &*lock(&self.open) {
-            Some(open) => (open.live.clone(), open.ticket.clone()),
+        let (live, ticket) = match &*lock(&self.network) {
+            Some(network) => (network.live.clone(), network.ticket.clone()),
             None => return Err(gst::StateChangeError),
         };
-        self.pads.start();
+        // Where the publisher is to be found may change, who it is does not.
+        self.pads
+            .start(format!("{}/{}", ticket.addr().id, ticket.name()));
         let playing = watch::Sender::new(false);
+        let max_age = watch::Sender::new(settings.max_age());
+        let cancel = CancellationToken::new();
         let run = Arc::new(Run {
-            element: self.obj().downgrade(),
+            observer: Handle {
+                element: self.obj().downgrade(),
+                cancel: cancel.clone(),
+            },
             live,
             ticket,
             clock: PlayoutClock::new(settings.latency().into()),
+            max_age: max_age.subscribe(),
             playing: playing.subscribe(),
-            cancel: CancellationToken::new(),
-            max_age: settings.max_age(),
-            timeout: (settings.timeout > 0).then(|| Duration::from_millis(settings.timeout.into())),
+            timeout: settings.timeout(),
+            flowed: Arc::new(AtomicBool::new(false)),
+            progress: Mutex::default(),
         });
-        let task = runtime.spawn(session::watch(run.clone()));
-        *lock(&self.active) = Some(Active { run, playing, task });
+        let (watched, cancelled) = (run.clone(), cancel.clone());
+        let task = runtime.spawn(async move {
+            cancelled.run_until_cancelled(watcher::watch(watched)).await;
+        });
+        *lock(&self.running) = Some(Running {
+            run,
+            playing,
+            max_age,
+            cancel,
+            task,
+        });
         Ok(())
     }
 
     fn set_playing(&self, playing: bool) {
         let latency = lock(&self.settings).latency();
-        if let Some(active) = &*lock(&self.active) {
+        if let Some(running) = &*lock(&self.running) {
             if playing {
                 // Running time stood still while publisher time went on.
-                active.run.clock.restart(latency.into());
+                running.run.clock.restart(latency.into());
             }
-            active.playing.send_replace(playing);
+            running.playing.send_replace(playing);
         }
     }
 
     /// From here on nothing is added, posted or pushed any more.
     fn cancel(&self) {
-        if let Some(active) = &*lock(&self.active) {
-            active.run.cancel.cancel();
+        if let Some(running) = &*lock(&self.running) {
+            running.cancel.cancel();
         }
     }
 
     fn stop(&self) {
-        if let Some(active) = lock(&self.active).take() {
-            active.task.abort();
+        let running = lock(&self.running).take();
+        if let Some(running) = running {
+            running.cancel.cancel();
+            running.task.abort();
         }
         self.pads.stop(self.obj().upcast_ref());
         self.set_session(None);
@@ -370,95 +342,79 @@ impl IrohLiveSrc {
     }
 
     fn close(&self) {
-        let open = lock(&self.open).take();
-        if let Some(Open { live, .. }) = open
-            && runtime::block_on(async move { live.shutdown().await }).is_err()
+        let network = lock(&self.network).take();
+        if let Some(network) = network
+            && runtime::block_on(async move { network.live.shutdown().await }).is_err()
         {
             gst::warning!(CAT, imp = self, "the transport did not stop");
         }
     }
 
-    fn latency_changed(&self, latency: gst::ClockTime) {
-        if let Some(active) = &*lock(&self.active) {
-            active.run.clock.set_latency(latency.into());
+    fn latency_changed(&self) {
+        let (latency, max_age) = {
+            let settings = lock(&self.settings);
+            (settings.of_pads(), settings.max_age())
+        };
+        if let Some(running) = &*lock(&self.running) {
+            running.run.clock.set_latency(latency.latency.into());
+            running.max_age.send_replace(max_age);
         }
-        for track in self.tracks() {
-            track.set_latency(latency);
+        for track in self.pads.tracks() {
+            track.set_latency(latency.latency, latency.max_lag);
         }
         let message = gst::message::Latency::builder().src(&*self.obj()).build();
         let _ = self.obj().post_message(message);
     }
 
-    pub(super) fn tracks(&self) -> Vec<Arc<Track>> {
-        self.pads.tracks()
-    }
-
-    /// Brings the pads in line with what the catalog lists, and returns the tracks that there are now.
-    pub(super) fn expose(
-        &self,
-        wanted: &[(String, TrackConfig, gst::Caps)],
-        cancel: &CancellationToken,
-    ) -> Result<Vec<Arc<Track>>, glib::BoolError> {
-        let (latency, ticket) = {
-            let settings = lock(&self.settings);
-            (settings.latency(), settings.ticket.clone())
-        };
-        let ticket = ticket.unwrap_or_default();
-        self.pads
-            .expose(&self.obj(), wanted, latency, &ticket, cancel)
-    }
-
-    pub(super) fn status(&self) -> Status {
-        lock(&self.shown).status
-    }
-
-    pub(super) fn set_status(&self, status: Status) {
-        let changed = std::mem::replace(&mut lock(&self.shown).status, status) != status;
+    /// For the application's thread. Of the run's, [`Handle`] calls it.
+    fn set_status(&self, status: Status) {
+        let changed = std::mem::replace(&mut lock(&self.state).status, status) != status;
         if changed {
             gst::info!(CAT, imp = self, "status: {status:?}");
             self.obj().notify("status");
         }
     }
 
-    pub(super) fn set_session(&self, session: Option<MoqSession>) {
+    /// The same.
+    fn set_session(&self, session: Option<MoqSession>) {
         let path_type = session
             .as_ref()
-            .map_or("none", |session| session.path().kind.as_str());
-        let mut shown = lock(&self.shown);
-        shown.session = session;
-        let changed = std::mem::replace(&mut shown.path_type, path_type) != path_type;
-        drop(shown);
+            .map_or(PathType::None, |session| session.path().kind.into());
+        let changed = {
+            let mut state = lock(&self.state);
+            state.session = session;
+            std::mem::replace(&mut state.path_type, path_type) != path_type
+        };
         if changed {
+            gst::info!(CAT, imp = self, "path: {path_type:?}");
             self.obj().notify("path-type");
-        }
-    }
-
-    fn path_type(&self) -> &'static str {
-        match lock(&self.shown).path_type {
-            "" => "none",
-            kind => kind,
         }
     }
 
     fn stats(&self) -> gst::Structure {
         let tracks: Vec<_> = self
+            .pads
             .tracks()
             .iter()
             .map(|track| track.stats().to_send_value())
             .collect();
+        let path_type = lock(&self.state).path_type.to_value();
         let mut stats = gst::Structure::builder("application/x-irohlivesrc-stats")
             .field("tracks", gst::Array::from_values(tracks))
-            .field("path-type", self.path_type());
-        if let Some(active) = &*lock(&self.active) {
-            let jitter = active.run.clock.jitter();
+            .field(
+                "path-type",
+                glib::EnumValue::from_value(&path_type).map_or("none", |(_, value)| value.nick()),
+            );
+        if let Some(running) = &*lock(&self.running) {
+            let jitter = running.run.clock.jitter();
             stats = stats
                 .field(
                     "jitter",
                     u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX),
                 )
-                .field("subscriber", active.run.live.endpoint().id().to_string());
+                .field("subscriber", running.run.live.endpoint().id().to_string());
         }
-        let session = lock(&self.shown).session.clone();
+        let session = lock(&self.state).session.clone();
         if let Some(session) = session {
             let path = session.path();
             stats = stats
@@ -474,17 +430,82 @@ impl IrohLiveSrc {
     }
 }
 
-fn ticket(text: Option<&str>) -> Result<LiveTicket, gst::ErrorMessage> {
-    let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
-        return Err(gst::error_msg!(
-            gst::ResourceError::NotFound,
-            ("No ticket: set the property ticket to what irohlivesink printed (iroh-live:…/name)")
-        ));
-    };
-    text.parse().map_err(|error| {
-        gst::error_msg!(
-            gst::ResourceError::NotFound,
-            ("The ticket cannot be read: {error}")
-        )
-    })
+/// The element for the tasks of one run. What it calls of the application's runs on the notifier's thread, and not at all
+/// once the run is cancelled.
+#[derive(Clone)]
+struct Handle {
+    element: glib::WeakRef<super::IrohLiveSrc>,
+    cancel: CancellationToken,
+}
+
+impl Handle {
+    fn element(&self) -> Option<super::IrohLiveSrc> {
+        let element = self.element.upgrade()?;
+        (!self.cancel.is_cancelled()).then_some(element)
+    }
+
+    fn call(&self, job: impl FnOnce(&IrohLiveSrc) + Send + 'static) {
+        let handle = self.clone();
+        if let Some(element) = self.element() {
+            element.imp().notifier.call(move || {
+                if let Some(element) = handle.element() {
+                    job(element.imp());
+                }
+            });
+        }
+    }
+}
+
+impl Observer for Handle {
+    fn running_time(&self) -> Option<gst::ClockTime> {
+        self.element()?.current_running_time()
+    }
+
+    fn set_status(&self, status: Status) {
+        self.call(move |imp| imp.set_status(status));
+    }
+
+    fn set_session(&self, session: Option<&MoqSession>) {
+        let session = session.cloned();
+        self.call(move |imp| imp.set_session(session));
+    }
+
+    fn warn(&self, warning: glib::Error) {
+        self.call(move |imp| {
+            gst::warning!(CAT, imp = imp, "{}", warning.message());
+            let message = gst::message::Warning::builder_from_error(warning);
+            let _ = imp.obj().post_message(message.src(&*imp.obj()).build());
+        });
+    }
+
+    fn fail(&self, error: glib::Error) {
+        self.call(move |imp| {
+            gst::error!(CAT, imp = imp, "{}", error.message());
+            let message = gst::message::Error::builder_from_error(error);
+            let _ = imp.obj().post_message(message.src(&*imp.obj()).build());
+        });
+    }
+
+    async fn expose(&self, wanted: Vec<Wanted>) -> Result<Vec<Arc<Track>>, glib::BoolError> {
+        let Some(notifier) = self.element().map(|element| element.imp().notifier.clone()) else {
+            return Ok(Vec::new());
+        };
+        let handle = self.clone();
+        let exposed = notifier
+            .run(move || {
+                let element = handle.element()?;
+                let imp = element.imp();
+                let latency = lock(&imp.settings).of_pads();
+                let bin = element.upcast_ref();
+                Some(imp.pads.expose(bin, &wanted, latency, &handle.cancel))
+            })
+            .await;
+        exposed.flatten().unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    fn tracks(&self) -> Vec<Arc<Track>> {
+        self.element()
+            .map(|element| element.imp().pads.tracks())
+            .unwrap_or_default()
+    }
 }

@@ -1,124 +1,147 @@
-//! One track of the source: reads frames, stamps them, pushes them into an appsrc behind a pad.
+//! One track of the source: an appsrc behind a pad.
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use gst::{glib, prelude::*};
-use iroh_live::{
-    RemoteBroadcast, TrackConfig,
-    broadcast::{ReadError, SubscribeTrackError},
-    media::receive::{
-        PlayoutClock,
-        feed::{Feed, FeedEnd},
-    },
-};
+use iroh_live::{TrackConfig, broadcast::MediaKind, media::receive::feed::Feed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::imp::CAT;
+use super::category::CAT;
+
+/// How long the end of a track that goes away waits to be taken.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
 pub(super) struct Track {
     /// Its name in the catalog.
     pub(super) name: String,
+    pub(super) kind: MediaKind,
     pub(super) ghost: gst::GhostPad,
     pub(super) stream: gst::Stream,
     feed: Feed,
-    config: Mutex<TrackConfig>,
-    linked: watch::Sender<bool>,
+    /// None where the pad is there for its end alone.
+    config: Mutex<Option<TrackConfig>>,
+    link: watch::Sender<Link>,
     ended: AtomicBool,
+    /// The publisher has begun it anew after its end.
+    restarted: AtomicBool,
+    delays: Delays,
+    /// The latest timestamp read, plus one; in nanoseconds.
+    read_up_to: AtomicU64,
 }
 
-/// How reading a track ended.
-pub(super) enum End {
-    /// The publisher ended the track.
-    Finished,
-    /// The pad takes no more data.
-    Downstream,
-    /// The publisher or the connection is gone.
-    Lost(ReadError),
-    /// The publisher does not give the track.
-    Refused(SubscribeTrackError),
+/// Whether the pad is linked, and how often it has been: a link that is another one begins anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Link {
+    pub(super) linked: bool,
+    count: u64,
+}
+
+/// How late a frame may be before it is of no use, in nanoseconds.
+#[derive(Default)]
+struct Delays {
+    /// As the user wants it.
+    max_lag: AtomicU64,
+    /// As the sinks wait for each other.
+    pipeline: AtomicU64,
+}
+
+impl Delays {
+    fn longest(&self) -> gst::ClockTime {
+        let [a, b] = [&self.max_lag, &self.pipeline].map(|delay| delay.load(Ordering::Relaxed));
+        gst::ClockTime::from_nseconds(a.max(b))
+    }
+}
+
+/// What a pad is made of.
+pub(super) struct PadSpec<'a> {
+    pub(super) template: &'a gst::PadTemplate,
+    pub(super) pad_name: &'a str,
+    /// The track's name in the catalog.
+    pub(super) name: &'a str,
+    pub(super) kind: MediaKind,
+    pub(super) config: Option<&'a TrackConfig>,
+    pub(super) caps: Option<&'a gst::Caps>,
+    pub(super) stream_id: &'a str,
+    pub(super) group: gst::GroupId,
 }
 
 impl Track {
-    pub(super) fn new(
-        template: &gst::PadTemplate,
-        pad_name: &str,
-        name: &str,
-        config: &TrackConfig,
-        caps: &gst::Caps,
-        latency: gst::ClockTime,
-        ids: (&str, gst::GroupId),
-    ) -> Result<Arc<Self>, glib::BoolError> {
+    pub(super) fn new(spec: &PadSpec) -> Result<Arc<Self>, glib::BoolError> {
         let appsrc = gst_app::AppSrc::builder()
-            .name(format!("{pad_name}-appsrc"))
+            .name(format!("{}-appsrc", spec.pad_name))
             .is_live(true)
             .format(gst::Format::Time)
             .stream_type(gst_app::AppStreamType::Stream)
             .max_bytes(0)
-            .caps(caps)
             .build();
-        appsrc.set_latency(latency, gst::ClockTime::NONE);
-        let (stream_id, group) = ids;
-        let kind = match config {
-            TrackConfig::Video(_) => gst::StreamType::VIDEO,
-            TrackConfig::Audio(_) => gst::StreamType::AUDIO,
-        };
-        let stream = gst::Stream::new(Some(stream_id), Some(caps), kind, gst::StreamFlags::SELECT);
-        if let Some(tags) = tags(config) {
-            stream.set_tags(Some(&tags));
-        }
-        let stream_start = gst::event::StreamStart::builder(stream_id)
-            .group_id(group)
+        appsrc.set_caps(spec.caps);
+        let stream = stream(spec);
+        let stream_start = gst::event::StreamStart::builder(spec.stream_id)
+            .group_id(spec.group)
             .stream(stream.clone())
             .build();
-        let src = appsrc
-            .static_pad("src")
-            .ok_or_else(|| glib::bool_error!("appsrc has no pad"))?;
-        let own = stream_start.clone();
-        src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-            if let Some(event) = info.event()
-                && event.type_() == gst::EventType::StreamStart
-            {
-                // appsrc would give each pad a group of its own.
-                info.data = Some(gst::PadProbeData::Event(own.clone()));
-            }
-            gst::PadProbeReturn::Ok
-        });
-        let ghost = gst::GhostPad::builder_from_template(template)
-            .name(pad_name)
-            .build();
-        // So that whoever handles pad-added finds the caps on the pad.
-        ghost.set_active(true)?;
-        ghost.store_sticky_event(&stream_start).ok();
-        ghost.store_sticky_event(&gst::event::Caps::new(caps)).ok();
+        begin_with(&appsrc, stream_start.clone())?;
+        let resuming = Arc::new(AtomicBool::new(false));
+        let ghost = ghost(spec, &stream_start, resuming.clone())?;
         let track = Arc::new(Self {
-            name: name.to_owned(),
+            name: spec.name.to_owned(),
+            kind: spec.kind,
             ghost,
             stream,
-            feed: Feed::new(appsrc, config.is_video()),
-            config: Mutex::new(config.clone()),
-            linked: watch::Sender::new(false),
+            feed: Feed::new(appsrc, spec.kind == MediaKind::Video),
+            config: Mutex::new(spec.config.cloned()),
+            link: watch::Sender::default(),
             ended: AtomicBool::new(false),
+            restarted: AtomicBool::new(false),
+            delays: Delays::default(),
+            read_up_to: AtomicU64::new(0),
         });
-        if let Some(tags) = tags(config) {
+        if let Some(tags) = spec.config.and_then(tags) {
             track.feed.appsrc().send_event(gst::event::Tag::new(tags));
         }
-        for (signal, linked) in [("linked", true), ("unlinked", false)] {
-            let weak = Arc::downgrade(&track);
-            track.ghost.connect(signal, false, move |_| {
-                if let Some(track) = weak.upgrade() {
-                    track.linked.send_replace(linked);
-                }
-                None
-            });
-        }
+        track.watch_links(resuming);
+        track.watch_latency();
         Ok(track)
+    }
+
+    fn watch_links(self: &Arc<Self>, resuming: Arc<AtomicBool>) {
+        let weak = Arc::downgrade(self);
+        self.ghost.connect("linked", false, move |_| {
+            weak.upgrade()?.link.send_modify(|link| {
+                link.linked = true;
+                link.count += 1;
+            });
+            None
+        });
+        let weak = Arc::downgrade(self);
+        self.ghost.connect("unlinked", false, move |_| {
+            // Whoever is linked next has none of what came before.
+            resuming.store(true, Ordering::Relaxed);
+            weak.upgrade()?.link.send_modify(|link| link.linked = false);
+            None
+        });
+    }
+
+    fn watch_latency(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        self.ghost
+            .add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+                if let Some(track) = weak.upgrade()
+                    && let Some(gst::EventView::Latency(event)) = info.event().map(|e| e.view())
+                {
+                    let latency = event.latency().nseconds();
+                    track.delays.pipeline.store(latency, Ordering::Relaxed);
+                    track.feed.set_latency(track.delays.longest());
+                }
+                gst::PadProbeReturn::Ok
+            });
     }
 
     pub(super) fn add_to(&self, bin: &gst::Bin) -> Result<(), glib::BoolError> {
@@ -149,48 +172,74 @@ impl Track {
             .send_event(gst::event::StreamCollection::new(collection));
     }
 
-    pub(super) fn set_latency(&self, latency: gst::ClockTime) {
+    /// What the LATENCY query is answered with, and how far the pipeline may fall behind before frames are skipped.
+    pub(super) fn set_latency(&self, latency: gst::ClockTime, max_lag: gst::ClockTime) {
         self.feed
             .appsrc()
             .set_latency(latency, gst::ClockTime::NONE);
+        let max_lag = max_lag.nseconds();
+        self.delays.max_lag.store(max_lag, Ordering::Relaxed);
+        self.feed.set_latency(self.delays.longest());
     }
 
-    pub(super) fn is_video(&self) -> bool {
-        self.config().is_video()
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
-    fn config(&self) -> TrackConfig {
-        self.config
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    pub(super) fn config(&self) -> Option<TrackConfig> {
+        lock(&self.config).clone()
+    }
+
+    pub(super) fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    pub(super) fn note_read(&self, timestamp: Duration) {
+        let nanos = u64::try_from(timestamp.as_nanos()).unwrap_or(u64::MAX);
+        self.read_up_to
+            .fetch_max(nanos.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Whether a frame with this timestamp is later than all that were read.
+    pub(super) fn is_news(&self, timestamp: Duration) -> bool {
+        timestamp.as_nanos() >= u128::from(self.read_up_to.load(Ordering::Relaxed))
+    }
+
+    /// The publisher has begun the track anew, which wants another pad: this one has given its end.
+    pub(super) fn set_restarted(&self) {
+        self.restarted.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_restarted(&self) -> bool {
+        self.restarted.load(Ordering::Relaxed)
     }
 
     /// Takes a new description, which reaches downstream as caps in front of the next key frame.
     pub(super) fn update(&self, config: &TrackConfig, caps: &gst::Caps) {
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
+        *lock(&self.config) = Some(config.clone());
         if self.feed.set_caps(caps) {
             gst::info!(CAT, obj = self.ghost, "caps: {caps}");
             self.stream.set_caps(Some(caps));
         }
     }
 
+    /// Ends the pad's stream after what was pushed. Again has an effect only where the appsrc had not started.
     pub(super) fn end(&self) {
         if !self.ended.swap(true, Ordering::Relaxed) {
             gst::info!(CAT, obj = self.ghost, "end of stream");
-            let _ = self.feed.appsrc().end_of_stream();
         }
+        let _ = self.feed.appsrc().end_of_stream();
     }
 
     /// Waits a moment for what was pushed to leave, so that a pad that goes away has given its end.
     ///
     /// Blocks; not for the state change, where nobody takes data any more.
     pub(super) fn drain(&self, cancel: &CancellationToken) {
-        let deadline = std::time::Instant::now() + Duration::from_millis(500);
+        let deadline = std::time::Instant::now() + DRAIN_LIMIT;
         let eos = || {
             self.ghost.sticky_event::<gst::event::Eos<_>>(0).is_some() || !self.ghost.is_linked()
         };
@@ -209,45 +258,83 @@ impl Track {
             .field("discontinuities", stats.discontinuities)
             .build()
     }
+}
 
-    /// Reads the track for as long as the pipeline plays and the pad is linked.
-    pub(super) async fn read(
-        &self,
-        broadcast: RemoteBroadcast,
-        clock: &PlayoutClock,
-        max_age: Duration,
-        zero: Option<SystemTime>,
-        mut playing: watch::Receiver<bool>,
-        running_time: impl Fn() -> Option<gst::ClockTime>,
-    ) -> End {
-        let mut linked = self.linked.subscribe();
-        loop {
-            // Nothing is downloaded for a pad that nobody takes data from.
-            if playing.wait_for(|playing| *playing).await.is_err()
-                || linked.wait_for(|linked| *linked).await.is_err()
-            {
-                return End::Downstream;
-            }
-            if !*playing.borrow() {
-                continue;
-            }
-            let config = self.config();
-            let mut reader = match broadcast.subscribe(&self.name, &config, max_age).await {
-                Ok(reader) => reader,
-                Err(error) => return End::Refused(error),
-            };
-            let feed = self.feed.run(&mut reader, clock, zero, &running_time);
-            let end = tokio::select! {
-                end = feed => end,
-                _ = playing.wait_for(|playing| !*playing) => continue,
-                _ = linked.wait_for(|linked| !*linked) => continue,
-            };
-            return match end {
-                FeedEnd::Finished => End::Finished,
-                FeedEnd::Lost(error) => End::Lost(error),
-                _ => End::Downstream,
-            };
+fn stream(spec: &PadSpec) -> gst::Stream {
+    let kind = match spec.kind {
+        MediaKind::Video => gst::StreamType::VIDEO,
+        MediaKind::Audio => gst::StreamType::AUDIO,
+    };
+    let stream = gst::Stream::new(
+        Some(spec.stream_id),
+        spec.caps,
+        kind,
+        gst::StreamFlags::SELECT,
+    );
+    if let Some(tags) = spec.config.and_then(tags) {
+        stream.set_tags(Some(&tags));
+    }
+    stream
+}
+
+/// Has the stream begin with this event: appsrc would give each pad a group of its own.
+fn begin_with(appsrc: &gst_app::AppSrc, event: gst::Event) -> Result<(), glib::BoolError> {
+    let src = appsrc
+        .static_pad("src")
+        .ok_or_else(|| glib::bool_error!("appsrc has no pad"))?;
+    src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if info.event().map(|event| event.type_()) == Some(gst::EventType::StreamStart) {
+            info.data = Some(gst::PadProbeData::Event(event.clone()));
         }
+        gst::PadProbeReturn::Ok
+    });
+    Ok(())
+}
+
+fn ghost(
+    spec: &PadSpec,
+    stream_start: &gst::Event,
+    resuming: Arc<AtomicBool>,
+) -> Result<gst::GhostPad, glib::BoolError> {
+    let ghost = gst::GhostPad::builder_from_template(spec.template)
+        .name(spec.pad_name)
+        .proxy_pad_chain_function(move |pad, parent, buffer| {
+            forward(pad, parent, buffer, &resuming)
+        })
+        .build();
+    // So that whoever handles pad-added finds the caps on the pad.
+    ghost.set_active(true)?;
+    ghost.store_sticky_event(stream_start).ok();
+    if let Some(caps) = spec.caps {
+        ghost.store_sticky_event(&gst::event::Caps::new(caps)).ok();
+    }
+    Ok(ghost)
+}
+
+/// Passes a buffer on. That nobody takes it is no reason for the appsrc to stop, nor for an error: a pad may be unlinked
+/// or its peer be stopped while it plays, and linked again.
+///
+/// Of several pads that is what a flow combiner says; of the last one it would say an error, though nothing is pushed
+/// for long: an unlinked pad is not read.
+fn forward(
+    pad: &gst::ProxyPad,
+    parent: Option<&gst::Object>,
+    mut buffer: gst::Buffer,
+    resuming: &AtomicBool,
+) -> Result<gst::FlowSuccess, gst::FlowError> {
+    if resuming.load(Ordering::Relaxed) {
+        if buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        resuming.store(false, Ordering::Relaxed);
+    }
+    match gst::ProxyPad::chain_default(pad, parent, buffer) {
+        Err(gst::FlowError::NotLinked | gst::FlowError::Flushing) => {
+            resuming.store(true, Ordering::Relaxed);
+            Ok(gst::FlowSuccess::Ok)
+        }
+        flow => flow,
     }
 }
 
@@ -266,4 +353,8 @@ fn tags(config: &TrackConfig) -> Option<gst::TagList> {
         tags.add::<gst::tags::MaximumBitrate>(&bitrate, gst::TagMergeMode::Replace);
     }
     (list.n_tags() > 0).then_some(list)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

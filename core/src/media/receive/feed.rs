@@ -23,6 +23,9 @@ const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// A decoder that has more than this before it, and whose next frame is as much too late, is too slow for the stream.
 const BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
+/// However short the latency, packets overtake each other by as much: the least age at which a group is skipped.
+pub const MIN_AGE: Duration = Duration::from_millis(50);
+
 /// How often frames that are held while the clock is being recovered are looked at.
 const HOLD_TICK: Duration = Duration::from_millis(4);
 
@@ -107,8 +110,8 @@ pub struct FeedStats {
 pub struct Feed {
     appsrc: gst_app::AppSrc,
     video: bool,
-    /// A frame that is this late is of no use; none: every frame is.
-    latency: Option<gst::ClockTime>,
+    /// A frame that is so many nanoseconds late is of no use; the largest number: every frame is.
+    latency: AtomicU64,
     /// Whether what is too late at the beginning is decoded, but not shown.
     hides_backlog: bool,
     /// Caps that hold from the next key frame on: the catalog is ahead of the frames.
@@ -124,7 +127,7 @@ impl Feed {
         Self {
             appsrc,
             video,
-            latency: None,
+            latency: AtomicU64::new(u64::MAX),
             hides_backlog: false,
             next_caps: Mutex::default(),
             frames: AtomicU64::new(0),
@@ -136,9 +139,14 @@ impl Feed {
     /// Goes on at the next key frame when the pipeline is slower than the stream, rather than to fall further behind.
     ///
     /// `latency` is that of the sinks.
-    pub fn skipping(mut self, latency: gst::ClockTime) -> Self {
-        self.latency = Some(latency);
+    pub fn skipping(self, latency: gst::ClockTime) -> Self {
+        self.set_latency(latency);
         self
+    }
+
+    /// Changes from which lateness on the feed is [`skipping`](Self::skipping).
+    pub fn set_latency(&self, latency: gst::ClockTime) {
+        self.latency.store(latency.nseconds(), Ordering::Relaxed);
     }
 
     /// Begins with a picture and goes on with what is live.
@@ -233,12 +241,14 @@ impl Feed {
         if self.appsrc.current_level_bytes() > MAX_QUEUED_BYTES {
             return true;
         }
-        let (Some(latency), Some(now)) = (self.latency, now) else {
+        let latency = self.latency.load(Ordering::Relaxed);
+        let Some(now) = now.filter(|_| latency != u64::MAX) else {
             return false;
         };
         let queued = self.appsrc.current_level_time();
         let next = pts.saturating_sub(queued);
-        queued > BEHIND && now > next + latency + BEHIND
+        let useful = next.saturating_add(gst::ClockTime::from_nseconds(latency));
+        queued > BEHIND && now > useful.saturating_add(BEHIND)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    feed::{FeedFrame, FrameSource},
+    feed::{FeedFrame, FrameSource, MIN_AGE},
     history::RenditionHistory,
     playable::Playable,
 };
@@ -16,9 +16,6 @@ use crate::{
     broadcast::{Catalog, CatalogError, CatalogWatch, LeftOut, MediaKind, Rendition},
     media::caps::track_caps,
 };
-
-/// However short the latency, packets overtake each other by as much.
-const MIN_AGE: Duration = Duration::from_millis(50);
 
 /// What decodes a stream with these caps, the first choice first; hardware too, if that is said.
 pub(in crate::media) type Candidates = fn(&gst::Caps, bool) -> Vec<String>;

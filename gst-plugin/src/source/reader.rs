@@ -1,0 +1,226 @@
+//! Reads a track into its pad, for as long as the pipeline plays and the pad is linked.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use iroh_live::{
+    RemoteBroadcast,
+    broadcast::{EncodedReader, ReadError, SubscribeTrackError},
+    media::receive::{
+        PlayoutClock,
+        feed::{FeedEnd, FeedFrame, FrameSource},
+    },
+};
+use tokio::sync::watch;
+
+use super::{category::CAT, track::Track};
+
+/// How reading a track ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The publisher ended the track.
+    Finished,
+    /// The pad takes no more data.
+    Downstream,
+    /// The track carries what nobody here can read.
+    Malformed(String),
+    /// The track, the publisher or the connection is gone.
+    Unavailable(String),
+}
+
+impl From<SubscribeTrackError> for End {
+    fn from(error: SubscribeTrackError) -> Self {
+        match error {
+            SubscribeTrackError::Container { .. } => Self::Malformed(error.to_string()),
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Malformed(_) => Self::Malformed(error.to_string()),
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Whether the broadcast is over, so that only how its tracks ended is still of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Ending {
+    #[default]
+    No,
+    /// The tracks were taken out of the catalog before.
+    Emptied,
+    /// Each track has to say how it ended: the publisher may have stopped and come back.
+    Unsaid,
+}
+
+/// What the readers of a broadcast's tracks share.
+#[derive(Clone)]
+pub(super) struct Reading {
+    pub(super) broadcast: RemoteBroadcast,
+    pub(super) clock: PlayoutClock,
+    /// When the broadcast's timestamps were zero.
+    pub(super) zero: Option<SystemTime>,
+    /// How far a group may fall behind before it is skipped.
+    pub(super) max_age: watch::Receiver<Duration>,
+    pub(super) playing: watch::Receiver<bool>,
+    pub(super) ending: watch::Receiver<Ending>,
+    /// Whether a frame has come.
+    pub(super) flowed: Arc<AtomicBool>,
+}
+
+impl Reading {
+    /// Waits before the track is read, but not beyond the broadcast's end.
+    pub(super) async fn wait(&mut self, delay: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = over(&mut self.ending) => {}
+        }
+    }
+
+    /// Reads the track for as long as the pipeline plays and the pad is linked.
+    pub(super) async fn read(
+        mut self,
+        track: &Track,
+        running_time: impl Fn() -> Option<gst::ClockTime>,
+    ) -> End {
+        let mut link = track.link();
+        loop {
+            // Nothing is downloaded for a pad that nobody takes data from.
+            let used = async {
+                self.playing.wait_for(|playing| *playing).await.ok()?;
+                link.wait_for(|link| link.linked)
+                    .await
+                    .ok()
+                    .map(|link| *link)
+            };
+            let linked = tokio::select! {
+                linked = used => linked,
+                ending = over(&mut self.ending) => return match ending {
+                    Ending::Emptied => End::Finished,
+                    _ => self.outcome(track).await,
+                },
+            };
+            let Some(linked) = linked else {
+                return End::Downstream;
+            };
+            if !*self.playing.borrow() {
+                continue;
+            }
+            let mut source = match self.subscribe(track).await {
+                Ok(source) => source,
+                Err(end) => return end,
+            };
+            let feed = track.feed();
+            let feed = feed.run(&mut source, &self.clock, self.zero, &running_time);
+            let end = tokio::select! {
+                end = feed => end,
+                _ = self.playing.wait_for(|playing| !*playing) => continue,
+                _ = link.wait_for(|link| *link != linked) => continue,
+            };
+            return match end {
+                FeedEnd::Finished => End::Finished,
+                FeedEnd::Lost(error) => error.into(),
+                _ => End::Downstream,
+            };
+        }
+    }
+
+    /// Whether a track that has ended has begun anew under its name.
+    pub(super) async fn restarts(self, track: &Track) -> bool {
+        match self.news(track).await {
+            Ok(news) => news,
+            Err(error) => {
+                gst::debug!(CAT, obj = track.ghost, "not begun anew: {error}");
+                false
+            }
+        }
+    }
+
+    /// Whether the track has anything that was not read yet.
+    async fn news(&self, track: &Track) -> Result<bool, String> {
+        let subscribed = self.subscribe(track).await;
+        let mut source = subscribed.map_err(|end| format!("{end:?}"))?;
+        while let Some(frame) = source.reader.next().await.map_err(|e| e.to_string())? {
+            if track.is_news(frame.timestamp) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How a track ended that is not played.
+    async fn outcome(&self, track: &Track) -> End {
+        let mut source = match self.subscribe(track).await {
+            Ok(source) => source,
+            Err(end) => return end,
+        };
+        loop {
+            match source.reader.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return End::Finished,
+                Err(error) => return error.into(),
+            }
+        }
+    }
+
+    async fn subscribe<'a>(&self, track: &'a Track) -> Result<Source<'a>, End> {
+        let Some(config) = track.config() else {
+            return Err(End::Downstream);
+        };
+        let mut max_age = self.max_age.clone();
+        let age = *max_age.borrow_and_update();
+        let reader = self.broadcast.subscribe(&track.name, &config, age).await?;
+        Ok(Source {
+            reader,
+            max_age,
+            track,
+            flowed: self.flowed.clone(),
+        })
+    }
+}
+
+/// Waits for the broadcast to be over.
+async fn over(ending: &mut watch::Receiver<Ending>) -> Ending {
+    let over = ending.wait_for(|ending| *ending != Ending::No).await;
+    // Nobody is left to say so.
+    over.map_or(Ending::Unsaid, |ending| *ending)
+}
+
+/// The frames of a track, whose age limit follows the properties.
+struct Source<'a> {
+    reader: EncodedReader,
+    max_age: watch::Receiver<Duration>,
+    track: &'a Track,
+    flowed: Arc<AtomicBool>,
+}
+
+impl FrameSource for Source<'_> {
+    type Error = ReadError;
+
+    async fn next_frame(&mut self) -> Result<Option<FeedFrame>, ReadError> {
+        loop {
+            let frame = tokio::select! {
+                frame = self.reader.next() => frame?,
+                Ok(()) = self.max_age.changed() => {
+                    let age = *self.max_age.borrow_and_update();
+                    self.reader.set_max_age(age);
+                    continue;
+                }
+            };
+            if let Some(frame) = &frame {
+                self.track.note_read(frame.timestamp);
+                self.flowed.store(true, Ordering::Relaxed);
+            }
+            return Ok(frame.map(FeedFrame::from));
+        }
+    }
+}

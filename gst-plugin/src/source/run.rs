@@ -1,0 +1,90 @@
+//! What the tasks of one run share, from PAUSED to READY.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
+
+use gst::glib;
+use iroh_live::{Live, LiveTicket, media::receive::PlayoutClock, transport::MoqSession};
+use tokio::sync::watch;
+
+use super::{renditions::Wanted, status::Status, track::Track};
+
+/// The most different warnings of one run: some are about what a publisher makes up.
+const MAX_WARNINGS: usize = 64;
+
+/// The element, for those who watch the broadcast. Nothing here waits for the application.
+pub(super) trait Observer: Clone + Send + Sync + 'static {
+    /// The pipeline's running time; none while it has no clock.
+    fn running_time(&self) -> Option<gst::ClockTime>;
+
+    fn set_status(&self, status: Status);
+
+    /// The session with the publisher, and how it is reached now.
+    fn set_session(&self, session: Option<&MoqSession>);
+
+    fn warn(&self, warning: glib::Error);
+
+    fn fail(&self, error: glib::Error);
+
+    /// Brings the pads in line with what the catalog lists, and gives the tracks that there are now.
+    fn expose(
+        &self,
+        wanted: Vec<Wanted>,
+    ) -> impl Future<Output = Result<Vec<Arc<Track>>, glib::BoolError>> + Send;
+
+    /// The tracks that have a pad.
+    fn tracks(&self) -> Vec<Arc<Track>>;
+}
+
+pub(super) struct Run<O> {
+    pub(super) observer: O,
+    pub(super) live: Live,
+    pub(super) ticket: LiveTicket,
+    pub(super) clock: PlayoutClock,
+    /// How far a group may fall behind before it is skipped.
+    pub(super) max_age: watch::Receiver<Duration>,
+    pub(super) playing: watch::Receiver<bool>,
+    /// After how long without the broadcast to give up.
+    pub(super) timeout: Option<Duration>,
+    /// Whether a frame has come since this was last cleared.
+    pub(super) flowed: Arc<AtomicBool>,
+    pub(super) progress: Mutex<Progress>,
+}
+
+/// How far this run has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    status: Status,
+    /// What was warned of already.
+    warned: BTreeSet<String>,
+}
+
+impl<O: Observer> Run<O> {
+    pub(super) fn status(&self) -> Status {
+        self.progress().status
+    }
+
+    pub(super) fn set_status(&self, status: Status) {
+        self.progress().status = status;
+        self.observer.set_status(status);
+    }
+
+    /// Warns, unless that was said before in this run.
+    pub(super) fn warn_once(&self, warning: glib::Error) {
+        let new = {
+            let warned = &mut self.progress().warned;
+            warned.len() < MAX_WARNINGS && warned.insert(warning.message().to_owned())
+        };
+        if new {
+            self.observer.warn(warning);
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

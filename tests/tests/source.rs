@@ -1,0 +1,611 @@
+//! What `irohlivesrc` makes of its application, of the pipeline behind it and of publishers: ends, unlinked pads, slow
+//! elements, handlers that take their time, tracks that cannot be had.
+
+use std::{
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use gst::prelude::*;
+use iroh_live::{
+    Live, LiveTicket, LocalBroadcast, endpoint::EndpointConfig, iroh::EndpointAddr,
+    util::parse_secret_key,
+};
+use iroh_live_tests::{
+    Frame, LOCAL, Pipe, Process, Publisher, Viewer,
+    core::CorePublisher,
+    free_port,
+    media::record,
+    nick,
+    peer::{HandmadePublisher, legacy_frame},
+    secret_key, start,
+};
+
+const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! \
+    x264enc tune=zerolatency key-int-max=15";
+
+const AUDIO: &str = "audiotestsrc is-live=true ! opusenc";
+
+/// The ticket of a publisher that is not there: of this key, at this port.
+fn ticket_of(key: &str, port: u16) -> String {
+    let id = parse_secret_key(key).expect("it is a key").public();
+    let address = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], port).into());
+    LiveTicket::new(address, "stream").to_string()
+}
+
+/// A publisher that can be started again and have the same ticket.
+fn publisher_at(key: u8, tracks: &str) -> Publisher {
+    let publisher = Publisher::new(&format!("{tracks} secret-key={}", secret_key(key)));
+    publisher
+        .sink
+        .set_property("bind-address", format!("127.0.0.1:{}", free_port()));
+    publisher.pipe.play();
+    publisher
+}
+
+/// A catalog with these video tracks, with a bitrate to tell one from another.
+fn catalog(names: &[&str], bitrate: u32) -> Bytes {
+    let tracks: Vec<_> = names
+        .iter()
+        .map(|name| {
+            format!(
+                r#""{name}":{{"codec":"vp8","bitrate":{bitrate},"container":{{"kind":"legacy"}}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"video":{{"renditions":{{{}}}}}}}"#, tracks.join(",")).into()
+}
+
+/// Five frames that begin at this time.
+fn frames(millis: u64) -> Vec<Bytes> {
+    (0..5)
+        .map(|n| legacy_frame((millis + n * 33) * 1000, b"picture"))
+        .collect()
+}
+
+fn collections(viewer: &Viewer) -> Vec<usize> {
+    let messages = viewer.pipe.messages();
+    let sizes = messages.iter().filter_map(|message| match message.view() {
+        gst::MessageView::StreamCollection(message) => Some(message.stream_collection().len()),
+        _ => None,
+    });
+    sizes.collect()
+}
+
+// Ends.
+
+#[test]
+fn an_interrupt_while_it_connects_ends_gst_launch() {
+    let test = start();
+    let ticket = ticket_of(&secret_key(60), free_port());
+    for (number, rest) in [
+        "s. ! fakesink",
+        "s. ! h264parse ! fakesink sync=true",
+        "s. ! queue ! opusdec ! audioconvert ! fakesink",
+        "s. ! queue ! h264parse ! avdec_h264 ! fakesink  s. ! queue ! opusdec ! fakesink",
+        "s. ! video/x-vp8 ! queue ! vp8dec ! fakesink",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let line = format!("-e irohlivesrc name=s ticket={ticket} {LOCAL} {rest}");
+        let mut viewer = Process::launch(&test, &format!("viewer-{number}"), &line);
+        let log = viewer.log_location();
+        viewer.wait("the way to the publisher", || {
+            let log = std::fs::read_to_string(&log).ok()?;
+            log.contains("Setting pipeline to PLAYING").then_some(())
+        });
+        viewer.interrupt();
+        let ended = viewer.end();
+        assert!(
+            ended.status.success() && ended.log.contains("Got EOS"),
+            "{rest}: {}",
+            ended.log
+        );
+    }
+}
+
+#[test]
+fn eos_from_the_application_ends_every_track() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK {AUDIO} ! stream."));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.wait_frames("audio_0", 5);
+    assert!(viewer.src.send_event(gst::event::Eos::new()));
+    viewer.pipe.wait_eos();
+    assert!(viewer.pads().iter().all(|pad| pad.has_ended()));
+    assert_eq!(nick(&viewer.src, "status"), "ended");
+    // A second one has nothing to do.
+    assert!(viewer.src.send_event(gst::event::Eos::new()));
+}
+
+#[test]
+fn a_broadcast_that_ends_before_it_has_anything_is_an_error() {
+    let _test = start();
+    let publisher = CorePublisher::start("nothing", vec![]);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_status("waiting");
+    publisher.broadcast().finish();
+    let error = viewer.pipe.wait_error();
+    assert!(error.matches(gst::ResourceError::Read), "{error:?}");
+    assert!(error.message().contains("ended"), "{error}");
+    assert_eq!(nick(&viewer.src, "status"), "ended");
+}
+
+#[test]
+fn a_publisher_that_stops_has_not_ended_for_a_viewer_that_has_linked_nothing() {
+    let _test = start();
+    let publisher = publisher_at(61, &format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::new(&publisher.ticket(), "", |_| None);
+    viewer.pipe.play();
+    viewer.wait_status("connected");
+    publisher.pipe.stop();
+    publisher.pipe.play();
+    viewer.wait_statuses(&["connected", "reconnecting", "connected"]);
+    assert!(
+        !viewer.statuses().iter().any(|status| status == "ended"),
+        "{:?}",
+        viewer.statuses()
+    );
+    let warnings = viewer.pipe.warnings();
+    assert!(
+        warnings
+            .iter()
+            .any(|text| text.starts_with("The publisher stopped")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn an_end_reaches_pads_that_are_not_linked() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::new(&publisher.ticket(), "", |_| None);
+    viewer.pipe.play();
+    viewer.wait_status("connected");
+    publisher.pipe.pipeline.send_event(gst::event::Eos::new());
+    publisher.pipe.wait_eos();
+    publisher.pipe.stop();
+    viewer.wait_status("ended");
+}
+
+// Tracks that cannot be had.
+
+#[test]
+fn a_track_that_the_publisher_does_not_have_is_left_out_and_the_rest_goes_on() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["cam", "gone"], 1)]),
+        ("cam", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("half", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.pipe.wait_warning("gone");
+    for number in 1..10 {
+        // The catalog changes all the time, as it does where bitrates are measured.
+        publisher.next_group(
+            "catalog.json",
+            vec![catalog(&["cam", "gone"], 1 + number)],
+            true,
+        );
+        publisher.next_group("cam", frames(u64::from(number) * 500), true);
+        viewer.wait_more_frames("video_0", 5);
+    }
+    let warnings = viewer.pipe.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(!viewer.statuses().iter().any(|s| s == "reconnecting"));
+}
+
+#[test]
+fn a_rendition_of_another_broadcast_is_left_out_with_one_warning() {
+    let _test = start();
+    let listed = |bitrate: u32| {
+        Bytes::from(format!(
+            r#"{{"video":{{"renditions":{{"cam":{{"codec":"vp8","bitrate":{bitrate},"container":{{"kind":"legacy"}}}},"far":{{"codec":"vp8","broadcast":"other","container":{{"kind":"legacy"}}}}}}}}}}"#
+        ))
+    };
+    let tracks = [("catalog.json", vec![listed(1)]), ("cam", frames(0))];
+    let publisher = HandmadePublisher::start("half", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    for number in 1..5 {
+        publisher.next_group("catalog.json", vec![listed(1 + number)], true);
+        publisher.next_group("cam", frames(u64::from(number) * 500), true);
+        viewer.wait_more_frames("video_0", 5);
+    }
+    let warnings = viewer.pipe.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("far"), "{warnings:?}");
+    assert_eq!(viewer.pads().len(), 1);
+}
+
+#[test]
+fn a_catalog_of_sixty_tracks_gets_a_few_pads() {
+    let _test = start();
+    let names: Vec<_> = (0..60).map(|number| format!("cam{number:02}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let tracks = [
+        ("catalog.json", vec![catalog(&names, 1)]),
+        ("cam00", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("many", &tracks);
+    let viewer = Viewer::new(publisher.ticket(), "", |name| {
+        (name == "video_0").then(String::new)
+    });
+    viewer.pipe.play();
+    viewer.wait_frames("video_0", 5);
+    assert_eq!(viewer.pads().len(), 16);
+    publisher.next_group("catalog.json", vec![catalog(&names, 2)], true);
+    publisher.next_group("cam00", frames(500), true);
+    viewer.wait_frames("video_0", 10);
+    let warnings = viewer.pipe.warnings();
+    let about = warnings
+        .iter()
+        .filter(|text| text.contains("beyond the first 16"));
+    assert_eq!(about.count(), 1, "{warnings:?}");
+}
+
+#[test]
+fn a_track_that_ends_and_comes_back_while_it_is_listed_is_read_again() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["cam"], 1)]),
+        ("cam", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("again", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    publisher.end("cam");
+    viewer.pipe.wait("the end of the track", || {
+        viewer.pad("video_0").filter(|pad| pad.has_ended())
+    });
+    // Still listed: that alone is no reason for another pad.
+    publisher.next_group("catalog.json", vec![catalog(&["cam"], 2)], true);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(viewer.pads().len(), 1);
+    publisher.begin_again("cam", frames(2000));
+    // The transport remembers the track that has ended for a while.
+    viewer.wait_frames("video_1", 5);
+    assert!(viewer.pad("video_0").is_some_and(|pad| pad.removed));
+}
+
+#[test]
+fn the_stream_collection_follows_the_tracks_that_go() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["one", "two"], 1)]),
+        ("one", frames(0)),
+        ("two", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("two", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    assert_eq!(collections(&viewer), [2]);
+    publisher.next_group("catalog.json", vec![catalog(&["one"], 1)], true);
+    viewer.pipe.wait("a collection of one", || {
+        (collections(&viewer) == [2, 1]).then_some(())
+    });
+}
+
+// The pipeline behind it.
+
+/// Holds up each buffer at a pad for this long.
+fn slow_down(pad: &gst::Pad, time: Duration) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        thread::sleep(time);
+        gst::PadProbeReturn::Ok
+    });
+}
+
+#[test]
+fn a_pad_that_is_unlinked_and_linked_again_goes_on_with_a_picture() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let pad = viewer.src.static_pad("video_0").expect("it is there");
+    let peer = pad.peer().expect("it is linked");
+    // So that there is something in the queue that nobody takes.
+    slow_down(&peer, Duration::from_millis(50));
+    viewer.wait_more_frames("video_0", 10);
+    for round in 0..3 {
+        let before = viewer.count("video_0");
+        pad.unlink(&peer).expect("they are linked");
+        let count = || sent.lock().expect("nobody panics with the lock").len();
+        let (already, more) = (count(), if round == 1 { 0 } else { 40 });
+        publisher
+            .pipe
+            .wait("more frames", || (count() >= already + more).then_some(()));
+        pad.link(&peer).expect("they were linked before");
+        let log = viewer.wait_frames("video_0", before + 20);
+        // One may have been on its way through the peer.
+        let after: Vec<_> = log.frames().skip(before).take(3).cloned().collect();
+        let fresh =
+            |frame: &Frame| frame.is_key() && frame.flags.contains(gst::BufferFlags::DISCONT);
+        assert!(after.iter().take(2).any(fresh), "round {round}: {after:?}");
+    }
+    assert!(viewer.pipe.error().is_none());
+}
+
+#[test]
+fn an_element_that_is_stopped_and_started_again_behind_a_pad_goes_on() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let behind = viewer.pipe.element("behind-0");
+    behind.set_state(gst::State::Ready).expect("it stops");
+    thread::sleep(Duration::from_millis(500));
+    behind.set_state(gst::State::Playing).expect("it starts");
+    let before = viewer.count("video_0");
+    let log = viewer.wait_more_frames("video_0", 20);
+    let first = log.frames().nth(before).expect("there are more");
+    assert!(first.is_key(), "it begins with a key frame");
+    assert!(viewer.pipe.error().is_none());
+}
+
+#[test]
+fn a_pipeline_that_is_too_slow_goes_on_with_what_is_new() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let pad = viewer.src.static_pad("video_0").expect("it is there");
+    let peer = pad.peer().expect("it is linked");
+    slow_down(&peer, Duration::from_millis(100));
+    let before = viewer.count("video_0");
+    viewer.pipe.wait("frames that were left out", || {
+        let log = viewer.pad("video_0")?;
+        let mut later = log.frames().skip(before);
+        later
+            .any(|frame| frame.flags.contains(gst::BufferFlags::DISCONT))
+            .then_some(())
+    });
+    let stats = viewer.src.property::<gst::Structure>("stats");
+    assert!(stats.get::<u64>("jitter").is_ok());
+}
+
+#[test]
+fn a_pipeline_that_waits_long_for_its_other_branch_is_not_too_slow() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    // Its sink waits as long as the slowest branch wants.
+    let pipe = Pipe::parse(&format!(
+        "irohlivesrc name=s {LOCAL} ! fakesink name=sink sync=true signal-handoffs=true \
+         audiotestsrc is-live=true ! queue min-threshold-time=0 ! identity name=slow ! fakesink sync=true"
+    ));
+    pipe.element("s").set_property("ticket", publisher.ticket());
+    pipe.element("slow")
+        .static_pad("src")
+        .expect("it has one")
+        .add_probe(
+            gst::PadProbeType::QUERY_UPSTREAM | gst::PadProbeType::PULL,
+            |_, info| {
+                if let Some(query) = info.query_mut()
+                    && let gst::QueryViewMut::Latency(latency) = query.view_mut()
+                {
+                    let (_, min, max) = latency.result();
+                    latency.set(true, min + gst::ClockTime::from_seconds(4), max);
+                }
+                gst::PadProbeReturn::Ok
+            },
+        );
+    let marked = Arc::new(Mutex::new((0, 0)));
+    let kept = marked.clone();
+    pipe.element("sink")
+        .connect("handoff", false, move |values| {
+            let buffer = values[1].get::<gst::Buffer>().ok()?;
+            let mut marked = kept.lock().expect("nobody panics with the lock");
+            marked.0 += 1;
+            marked.1 += usize::from(buffer.flags().contains(gst::BufferFlags::DISCONT));
+            None
+        });
+    pipe.play();
+    pipe.wait("150 frames", || {
+        let marked = marked.lock().expect("nobody panics with the lock");
+        (marked.0 > 150).then_some(())
+    });
+    let marked = marked.lock().expect("nobody panics with the lock");
+    assert_eq!(marked.1, 1, "the first is a discontinuity, and no other");
+}
+
+#[test]
+fn latency_that_is_lowered_while_playing_skips_what_is_late() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["cam"], 1)]),
+        ("cam", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("late", &tracks);
+    let viewer = Viewer::new(publisher.ticket(), "latency=60000", |_| Some(String::new()));
+    viewer.pipe.play();
+    viewer.wait_frames("video_0", 5);
+    publisher.next_group_beside("cam", frames(1000));
+    publisher.next_group_beside("cam", frames(2000));
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(viewer.count("video_0"), 5, "the first group may go on");
+    viewer.src.set_property("latency", 100_u32);
+    viewer.wait_frames("video_0", 10);
+}
+
+// The application.
+
+#[test]
+fn handlers_that_wait_for_whoever_stops_the_element_do_not_hold_it_up() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let lock = Arc::new(Mutex::new(()));
+    let held = lock.lock().expect("nobody panics with the lock");
+    let main = thread::current().id();
+    let (entered, inside) = mpsc::channel();
+    // More than the runtime has threads.
+    let viewers: Vec<_> = (0..3)
+        .map(|_| {
+            let viewer = Viewer::new(&publisher.ticket(), "", |_| Some(String::new()));
+            let (lock, entered) = (lock.clone(), entered.clone());
+            viewer.src.connect_notify(Some("status"), move |_, _| {
+                if thread::current().id() != main {
+                    let _ = entered.send(());
+                    drop(lock.lock());
+                }
+            });
+            viewer.pipe.play();
+            viewer
+        })
+        .collect();
+    for _ in &viewers {
+        inside
+            .recv_timeout(Duration::from_secs(30))
+            .expect("each handler is called");
+    }
+    for viewer in &viewers {
+        viewer.pipe.stop();
+    }
+    drop(held);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_running() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::new(&publisher.ticket(), "", |_| Some(String::new()));
+    let bin = viewer.src.downcast_ref::<gst::Bin>().expect("it is one");
+    let bad = gst::ElementFactory::make("filesrc")
+        .property("location", "/does/not/exist")
+        .build()
+        .expect("it is a core element");
+    bin.add(&bad).expect("it is new");
+    viewer.src.set_state(gst::State::Ready).expect("it opens");
+    assert!(viewer.src.set_state(gst::State::Paused).is_err());
+    assert_eq!(nick(&viewer.src, "status"), "idle");
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(nick(&viewer.src, "status"), "idle");
+    assert_eq!(viewer.pads().len(), 0);
+    viewer.src.set_state(gst::State::Null).expect("it closes");
+    bin.remove(&bad).expect("it is there");
+    viewer.pipe.forget();
+    viewer.pipe.play();
+    viewer.wait_frames("video_0", 5);
+}
+
+#[test]
+fn options_in_the_ticket_set_properties_and_unknown_ones_are_spoken_of() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let ticket = publisher.ticket();
+    let options = format!("{ticket}?latency=50&max-lag=700&relay-mode=disabled&rendition=hd");
+    let viewer = Viewer::start(&options);
+    assert_eq!(viewer.src.property::<u32>("latency"), 50);
+    assert_eq!(viewer.src.property::<u32>("max-lag"), 700);
+    assert_eq!(viewer.src.property::<String>("uri"), options);
+    let warning = viewer.pipe.wait_warning("rendition");
+    assert!(warning.contains("Known ones are: latency"), "{warning}");
+    viewer.wait_frames("video_0", 5);
+    // By the interface for URIs, as players do.
+    let src = gst::Element::make_from_uri(gst::URIType::Src, &format!("{ticket}?latency=70"), None)
+        .expect("the scheme is known");
+    assert_eq!(src.property::<u32>("latency"), 70);
+    let bad = Pipe::parse(&format!("irohlivesrc name=s {LOCAL}"));
+    bad.element("s")
+        .set_property("ticket", format!("{ticket}?latency=soon"));
+    let _ = bad.pipeline.set_state(gst::State::Playing);
+    let error = bad.wait_error();
+    assert!(error.matches(gst::ResourceError::Settings), "{error:?}");
+    assert!(error.message().contains("latency=soon"), "{error}");
+}
+
+// What it tells.
+
+#[test]
+fn without_a_connection_there_is_no_path() {
+    let _test = start();
+    let publisher = publisher_at(62, &format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.pipe.wait("the path", || {
+        (nick(&viewer.src, "path-type") == "direct").then_some(())
+    });
+    publisher.pipe.stop();
+    viewer.wait_status("reconnecting");
+    assert_eq!(nick(&viewer.src, "path-type"), "none");
+    let warnings = viewer.pipe.warnings();
+    assert!(
+        warnings
+            .iter()
+            .any(|text| text.starts_with("The publisher stopped")),
+        "{warnings:?}"
+    );
+    // It is said what may have happened to a publisher that does not come back.
+    viewer.pipe.wait_warning("may have a new ticket");
+}
+
+#[test]
+fn somebody_else_at_the_address_is_called_that() {
+    let _test = start();
+    let publisher = publisher_at(63, &format!("{VIDEO} ! SINK"));
+    let ticket: LiveTicket = publisher.ticket().parse().expect("it is one");
+    let other = parse_secret_key(&secret_key(64))
+        .expect("it is a key")
+        .public();
+    let mut address = ticket.addr().clone();
+    address.id = other;
+    let viewer = Viewer::start(&LiveTicket::new(address, "stream").to_string());
+    let warning = viewer.pipe.wait_warning("mistyped");
+    assert!(
+        warning.contains("Somebody else answers") && !warning.contains("UnknownIssuer"),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_publisher_may_think_about_a_viewer_for_a_while() {
+    let _test = start();
+    let runtime = tokio::runtime::Runtime::new().expect("there are threads");
+    let (live, ticket) = runtime.block_on(async {
+        let mut config = EndpointConfig::local();
+        config.bind = Some(([127, 0, 0, 1], 0).into());
+        let endpoint = config.bind().await.expect("there are free ports");
+        let live = Live::builder(endpoint).with_router().spawn();
+        let ticket = LiveTicket::new(live.endpoint().addr(), "stream").to_string();
+        (live, ticket)
+    });
+    let _guard = runtime.enter();
+    live.publish("stream", &LocalBroadcast::new())
+        .expect("a good name");
+    let mut incoming = live.transport().screen();
+    let viewer = Viewer::start(&ticket);
+    runtime.block_on(async {
+        let session = incoming.next().await.expect("the viewer comes");
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        session.accept().await.expect("it is still there");
+    });
+    viewer.wait_status("waiting");
+    assert_eq!(viewer.statuses(), ["connecting", "waiting"]);
+    runtime.block_on(live.shutdown());
+}
+
+#[test]
+fn stream_ids_are_of_the_publisher_and_not_of_where_it_is() {
+    let _test = start();
+    let publisher = publisher_at(65, &format!("{VIDEO} ! SINK"));
+    let id = || {
+        let viewer = Viewer::start(&publisher.ticket());
+        viewer.wait_frames("video_0", 5);
+        let pad = viewer.src.static_pad("video_0").expect("it is there");
+        (publisher.ticket(), pad.stream_id().map(|id| id.to_string()))
+    };
+    let (first_ticket, first) = id();
+    publisher.pipe.stop();
+    publisher
+        .sink
+        .set_property("bind-address", format!("127.0.0.1:{}", free_port()));
+    publisher.pipe.play();
+    let (second_ticket, second) = id();
+    assert_ne!(first_ticket, second_ticket);
+    assert_eq!(first, second);
+}
