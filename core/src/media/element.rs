@@ -5,19 +5,28 @@ use gst::{
     prelude::*,
 };
 
-/// Sets a property to what its text says. Returns whether the element has it and takes the value.
-///
-/// Releases of GStreamer differ in what an element has; what is missing is left as it is.
-pub(super) fn set(element: &gst::Element, name: &str, value: &str) -> bool {
+/// What became of a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was taken, as near as the property gets.
+    Done,
+    /// The element has no such property. Releases of GStreamer differ in what an element has.
+    Missing,
+    /// The property does not take this value.
+    Refused,
+}
+
+/// Sets a property to what its text says.
+pub(super) fn set(element: &gst::Element, name: &str, value: &str) -> Outcome {
     let Some(property) = element.find_property(name) else {
-        return false;
+        return Outcome::Missing;
     };
     if !property.flags().contains(glib::ParamFlags::WRITABLE) {
-        return false;
+        return Outcome::Missing;
     }
     let Ok(mut value) = glib::Value::deserialize_with_pspec(value, &property) else {
         tracing::debug!(element = %element.name(), name, value, "the property does not take this value");
-        return false;
+        return Outcome::Refused;
     };
     // Out of range means: as near as it gets.
     // SAFETY: both are alive, and the value is of the property's type.
@@ -28,5 +37,5 @@ pub(super) fn set(element: &gst::Element, name: &str, value: &str) -> bool {
         );
     }
     element.set_property_from_value(name, &value);
-    true
+    Outcome::Done
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::media::{
     caps::Codec,
     capture,
-    encoder::{RateChange, Tuned},
+    encoder::{EncoderSettings, RateChange, Tuned},
     ladder::plan::RenditionSpec,
     sample,
 };
@@ -82,8 +82,18 @@ impl EncoderPipeline {
         track: &Arc<RenditionTrack>,
         number: Arc<AtomicU64>,
     ) -> Result<Self, String> {
-        let tuned = Tuned::make(factory, spec.bitrate, spec.frames_a_second(), spec.speech)
-            .map_err(|error| error.to_string())?;
+        let target = spec.target.structure(0);
+        let length = |name| u32::try_from(target?.get::<i32>(name).ok()?).ok();
+        let tuned = Tuned::make(
+            factory,
+            EncoderSettings {
+                codec: track.codec(),
+                size: length("width").zip(length("height")),
+                framerate: spec.frames_a_second(),
+                bitrate: spec.bitrate,
+                speech: spec.speech,
+            },
+        )?;
         let health = Arc::new(Health::default());
         let pipeline = gst::Pipeline::new();
         if let Some(bus) = pipeline.bus() {
@@ -150,7 +160,16 @@ impl EncoderPipeline {
             .property("caps", &spec.target)
             .build()?;
         row.push(filter);
+        if let Some(upload) = self.tuned.upload() {
+            row.push(gst::ElementFactory::make(upload).build()?);
+        }
         row.push(self.tuned.element.clone());
+        if let Some(caps) = self.tuned.output_caps() {
+            let filter = gst::ElementFactory::make("capsfilter")
+                .property("caps", caps)
+                .build()?;
+            row.push(filter);
+        }
         if let Some(parser) =
             parser(codec, &sink).map_err(|missing| glib::bool_error!("{missing}"))?
         {

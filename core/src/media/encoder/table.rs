@@ -14,16 +14,82 @@ pub(super) enum Unit {
     Controls,
 }
 
+/// What it costs to change the bit rate of an encoder that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::media) enum RateChange {
+    /// Nothing.
+    Seamless,
+    /// The encoder starts anew, with a key frame.
+    KeyFrame,
+    /// It cannot be changed: another encoder has to take over.
+    Rebuild,
+}
+
+/// How a property follows the bit rate.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Follow {
+    /// It is the same: a ceiling that stayed where it was would be a floor.
+    Same,
+    /// It is what is sent in so many milliseconds, in the same unit without its second.
+    Buffer(u64),
+    /// It is a text that has bits a second in it.
+    Text(fn(u64) -> String),
+}
+
 /// How one encoder is set up.
 #[derive(Debug)]
 pub(super) struct Tuning {
+    /// The element's name, or what it begins with where this ends with a star.
     pub factory: &'static str,
+    /// Whether it is a device that is known to be good, whatever rank its plugin gave it.
+    pub hardware: bool,
     /// The property for the bit rate.
     pub bitrate: &'static str,
     pub unit: Unit,
-    /// A second one that has to follow it.
-    pub peak: Option<&'static str>,
-    pub set: &'static [(&'static str, &'static str)],
+    /// Properties that follow it.
+    pub follow: &'static [(&'static str, Follow)],
+    pub change: RateChange,
+    /// An element before it, where it does not take the computer's own memory.
+    pub upload: Option<&'static str>,
+    /// Whether the level has to be asked for in the caps behind it: it takes the lowest otherwise.
+    pub level: bool,
+    pub set: Set,
+}
+
+impl Tuning {
+    const fn new(factory: &'static str, bitrate: &'static str, unit: Unit, set: Set) -> Self {
+        Self {
+            factory,
+            hardware: false,
+            bitrate,
+            unit,
+            follow: &[],
+            change: RateChange::Seamless,
+            upload: None,
+            level: false,
+            set,
+        }
+    }
+
+    const fn device(mut self) -> Self {
+        self.hardware = true;
+        self
+    }
+
+    const fn follows(mut self, follow: &'static [(&'static str, Follow)]) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    const fn change(mut self, change: RateChange) -> Self {
+        self.change = change;
+        self
+    }
+
+    const fn behind(mut self, upload: &'static str) -> Self {
+        self.upload = Some(upload);
+        self
+    }
 }
 
 /// Properties for the distance of key frames, in frames. No element has two of them that mean something else.
@@ -37,7 +103,24 @@ pub(super) const KEYFRAME_DISTANCE: &[&str] = &[
     "max-key-frame-interval",
     "interval-intraframes",
     "idr-period",
+    "iframeinterval",
+    "idrinterval",
+    "gop",
 ];
+
+/// Properties that say how the bit rate is kept. An encoder that has one and takes none of these knows no bit rate, as a
+/// device that only has a constant quality.
+pub(super) const RATE_CONTROL: (&[&str], &[&str]) = (
+    &["rate-control", "rc-mode", "control-rate", "end-usage"],
+    &[
+        "cbr",
+        "constant",
+        "constant_bitrate",
+        "bitrate",
+        "vbr",
+        "variable",
+    ],
+);
 
 /// For encoders that are not in the table.
 pub(super) const USUAL: Set = &[
@@ -52,7 +135,7 @@ pub(super) const USUAL: Set = &[
     ("tune", "zerolatency"),
 ];
 
-type Set = &'static [(&'static str, &'static str)];
+pub(super) type Set = &'static [(&'static str, &'static str)];
 
 const NVIDIA: Set = &[
     // Up to 1.22, then since 1.24.
@@ -79,7 +162,6 @@ const VA: Set = &[
     ("ref-frames", "1"),
     ("hierarchical-level", "1"),
     ("mbbrc", "disabled"),
-    ("cpb-size", "0"),
 ];
 
 const VAAPI: Set = &[
@@ -87,6 +169,8 @@ const VAAPI: Set = &[
     ("max-bframes", "0"),
     ("quality-level", "6"),
     ("refs", "1"),
+    // Milliseconds.
+    ("cpb-length", "500"),
 ];
 
 const QSV: Set = &[
@@ -106,12 +190,14 @@ const MSDK: Set = &[
     ("target-usage", "6"),
     ("rc-lookahead", "0"),
     ("hardware", "true"),
+    ("lowdelay-brc", "on"),
 ];
 
 const VT: Set = &[
     ("realtime", "true"),
     ("allow-frame-reordering", "false"),
     ("rate-control", "cbr"),
+    ("max-frame-delay", "0"),
 ];
 
 const MF: Set = &[
@@ -139,8 +225,23 @@ const D3D12: Set = &[
 const VULKAN: Set = &[
     ("rate-control", "cbr"),
     ("b-frames", "0"),
-    ("ref-frames", "1"),
+    ("num-ref-frames", "1"),
 ];
+
+/// Rockchip.
+const MPP: Set = &[("rc-mode", "cbr"), ("header-mode", "each-idr")];
+
+/// NVIDIA Jetson.
+const JETSON: Set = &[
+    ("control-rate", "constant_bitrate"),
+    ("insert-sps-pps", "true"),
+    ("maxperf-enable", "true"),
+    ("num-B-Frames", "0"),
+    ("preset-level", "UltraFastPreset"),
+];
+
+/// Android. The distance of key frames is in seconds.
+const ANDROID: Set = &[("i-frame-interval", "4")];
 
 const OMX: Set = &[("control-rate", "constant"), ("b-frames", "0")];
 
@@ -162,6 +263,9 @@ const VPX: Set = &[
     ("overshoot", "15"),
     ("max-quantizer", "56"),
     ("static-threshold", "1"),
+    // Of what a frame has on average, percent.
+    ("max-intra-bitrate", "250"),
+    ("dropframe-threshold", "30"),
 ];
 
 const X264: Set = &[
@@ -180,11 +284,13 @@ const OPENH264: Set = &[
     ("scene-change-detection", "false"),
 ];
 
-const X265: Set = &[
-    ("tune", "zerolatency"),
-    ("speed-preset", "ultrafast"),
-    ("option-string", "bframes=0:rc-lookahead=0:scenecut=0"),
-];
+const X265: Set = &[("tune", "zerolatency"), ("speed-preset", "ultrafast")];
+
+/// The buffer is read when the encoder begins.
+fn x265_options(bitrate: u64) -> String {
+    let (rate, buffer) = ((bitrate / 1000).max(1), (bitrate * 3 / 10_000).max(1));
+    format!("bframes=0:rc-lookahead=0:scenecut=0:vbv-maxrate={rate}:vbv-bufsize={buffer}")
+}
 
 const AOM: Set = &[
     ("usage-profile", "realtime"),
@@ -202,10 +308,12 @@ const AOM: Set = &[
     ("min-quantizer", "2"),
 ];
 
+/// With a bit rate to hold it ignores requests for key frames: so it holds a quality, up to a bit rate.
 const SVT_AV1: Set = &[
     ("preset", "10"),
     ("intra-refresh-type", "idr"),
-    ("parameters-string", "rc=2:pred-struct=1:lookahead=0"),
+    ("crf", "35"),
+    ("parameters-string", "rc=0:pred-struct=1:lookahead=0"),
 ];
 
 const RAV1E: Set = &[
@@ -222,112 +330,129 @@ const OPUS: Set = &[
 
 const NONE: Set = &[];
 
+const VBV: &[(&str, Follow)] = &[("vbv-buffer-size", Follow::Buffer(300))];
+const CPB: &[(&str, Follow)] = &[("cpb-size", Follow::Buffer(500))];
+
 const fn bits(factory: &'static str, bitrate: &'static str, set: Set) -> Tuning {
-    Tuning {
-        factory,
-        bitrate,
-        unit: Unit::Bits,
-        peak: None,
-        set,
-    }
+    Tuning::new(factory, bitrate, Unit::Bits, set)
 }
 
 const fn kilobits(factory: &'static str, bitrate: &'static str, set: Set) -> Tuning {
-    Tuning {
-        factory,
-        bitrate,
-        unit: Unit::Kilobits,
-        peak: None,
-        set,
-    }
+    Tuning::new(factory, bitrate, Unit::Kilobits, set)
 }
 
-const fn controls(factory: &'static str) -> Tuning {
-    Tuning {
-        factory,
-        bitrate: "extra-controls",
-        unit: Unit::Controls,
-        peak: None,
-        set: NONE,
-    }
+const fn device(factory: &'static str, set: Set) -> Tuning {
+    kilobits(factory, "bitrate", set).device()
 }
 
-/// The encoders that GStreamer 1.22 to 1.28 ship.
+const fn nvidia(factory: &'static str) -> Tuning {
+    device(factory, NVIDIA).follows(VBV)
+}
+
+const fn va(factory: &'static str) -> Tuning {
+    device(factory, VA)
+        .follows(CPB)
+        .change(RateChange::KeyFrame)
+}
+
+const fn msdk(factory: &'static str) -> Tuning {
+    device(factory, MSDK).change(RateChange::KeyFrame)
+}
+
+const fn controls(factory: &'static str, level: bool) -> Tuning {
+    let mut tuning = Tuning::new(factory, "extra-controls", Unit::Controls, NONE).device();
+    tuning.level = level;
+    tuning
+}
+
+/// The encoders that GStreamer 1.22 to 1.28 and the makers of some boards ship. Of two devices of one rank the first is
+/// the better.
 pub(super) const TABLE: &[Tuning] = &[
     kilobits("x264enc", "bitrate", X264),
-    Tuning {
-        factory: "openh264enc",
-        bitrate: "bitrate",
-        unit: Unit::Bits,
-        peak: Some("max-bitrate"),
-        set: OPENH264,
-    },
-    kilobits("x265enc", "bitrate", X265),
+    bits("openh264enc", "bitrate", OPENH264).follows(&[("max-bitrate", Follow::Same)]),
+    kilobits("x265enc", "bitrate", X265)
+        .follows(&[("option-string", Follow::Text(x265_options))])
+        .change(RateChange::Rebuild),
     bits("vp8enc", "target-bitrate", VPX),
     bits("vp9enc", "target-bitrate", VPX),
     kilobits("av1enc", "target-bitrate", AOM),
-    kilobits("svtav1enc", "target-bitrate", SVT_AV1),
-    bits("rav1enc", "bitrate", RAV1E),
+    kilobits("svtav1enc", "max-bitrate", SVT_AV1).change(RateChange::Rebuild),
+    bits("rav1enc", "bitrate", RAV1E).change(RateChange::Rebuild),
     // NVIDIA.
-    kilobits("nvh264enc", "bitrate", NVIDIA),
-    kilobits("nvcudah264enc", "bitrate", NVIDIA),
-    kilobits("nvd3d11h264enc", "bitrate", NVIDIA),
-    kilobits("nvautogpuh264enc", "bitrate", NVIDIA),
-    kilobits("nvh265enc", "bitrate", NVIDIA),
-    kilobits("nvcudah265enc", "bitrate", NVIDIA),
-    kilobits("nvd3d11h265enc", "bitrate", NVIDIA),
-    kilobits("nvautogpuh265enc", "bitrate", NVIDIA),
-    kilobits("nvav1enc", "bitrate", NVIDIA),
-    kilobits("nvcudaav1enc", "bitrate", NVIDIA),
-    kilobits("nvd3d11av1enc", "bitrate", NVIDIA),
-    kilobits("nvautogpuav1enc", "bitrate", NVIDIA),
-    // VA-API, by the plugin va and by its predecessor.
-    kilobits("vah264enc", "bitrate", VA),
-    kilobits("vah264lpenc", "bitrate", VA),
-    kilobits("vah265enc", "bitrate", VA),
-    kilobits("vah265lpenc", "bitrate", VA),
-    kilobits("vaav1enc", "bitrate", VA),
-    kilobits("vaav1lpenc", "bitrate", VA),
-    kilobits("vavp8enc", "bitrate", VA),
-    kilobits("vavp9enc", "bitrate", VA),
-    kilobits("vavp9lpenc", "bitrate", VA),
-    kilobits("vaapih264enc", "bitrate", VAAPI),
-    kilobits("vaapih265enc", "bitrate", VAAPI),
-    kilobits("vaapivp8enc", "bitrate", VAAPI),
-    kilobits("vaapivp9enc", "bitrate", VAAPI),
+    nvidia("nvautogpuh264enc"),
+    nvidia("nvcudah264enc"),
+    nvidia("nvd3d11h264enc"),
+    nvidia("nvh264enc"),
+    nvidia("nvautogpuh265enc"),
+    nvidia("nvcudah265enc"),
+    nvidia("nvd3d11h265enc"),
+    nvidia("nvh265enc"),
+    nvidia("nvautogpuav1enc"),
+    nvidia("nvcudaav1enc"),
+    nvidia("nvd3d11av1enc"),
+    nvidia("nvav1enc"),
     // Intel.
-    kilobits("qsvh264enc", "bitrate", QSV),
-    kilobits("qsvh265enc", "bitrate", QSV),
-    kilobits("qsvav1enc", "bitrate", QSV),
-    kilobits("qsvvp9enc", "bitrate", QSV),
-    kilobits("msdkh264enc", "bitrate", MSDK),
-    kilobits("msdkh265enc", "bitrate", MSDK),
-    kilobits("msdkav1enc", "bitrate", MSDK),
-    kilobits("msdkvp9enc", "bitrate", MSDK),
+    device("qsvh264enc", QSV),
+    device("qsvh265enc", QSV),
+    device("qsvav1enc", QSV),
+    device("qsvvp9enc", QSV),
+    // VA-API.
+    va("vah264enc"),
+    va("vah264lpenc"),
+    va("vah265enc"),
+    va("vah265lpenc"),
+    va("vaav1enc"),
+    va("vaav1lpenc"),
+    va("vavp8enc"),
+    va("vavp9enc"),
+    va("vavp9lpenc"),
+    // What came before those two.
+    msdk("msdkh264enc"),
+    msdk("msdkh265enc"),
+    msdk("msdkav1enc"),
+    msdk("msdkvp9enc"),
+    device("vaapih264enc", VAAPI),
+    device("vaapih265enc", VAAPI),
+    device("vaapivp8enc", VAAPI),
+    device("vaapivp9enc", VAAPI),
     // Small boards.
-    controls("v4l2h264enc"),
-    controls("v4l2h265enc"),
-    controls("v4l2vp8enc"),
-    controls("v4l2vp9enc"),
-    bits("omxh264enc", "target-bitrate", OMX),
-    bits("omxh265enc", "target-bitrate", OMX),
+    controls("v4l2h264enc", true),
+    controls("v4l2h265enc", true),
+    controls("v4l2vp8enc", false),
+    controls("v4l2vp9enc", false),
+    bits("mpph264enc", "bps", MPP).device(),
+    bits("mpph265enc", "bps", MPP).device(),
+    bits("mppvp8enc", "bps", MPP).device(),
+    bits("nvv4l2h264enc", "bitrate", JETSON)
+        .device()
+        .behind("nvvidconv"),
+    bits("nvv4l2h265enc", "bitrate", JETSON)
+        .device()
+        .behind("nvvidconv"),
+    bits("omxh264enc", "target-bitrate", OMX).device(),
+    bits("omxh265enc", "target-bitrate", OMX).device(),
+    device("vpuenc_h264", NONE),
+    device("vpuenc_hevc", NONE),
+    device("vpuenc_vp8", NONE),
+    // Android: the rest of the name is that of the device.
+    bits("amcvidenc-*", "bitrate", ANDROID).device(),
     // Apple.
-    kilobits("vtenc_h264", "bitrate", VT),
-    kilobits("vtenc_h264_hw", "bitrate", VT),
-    kilobits("vtenc_h265", "bitrate", VT),
-    kilobits("vtenc_h265_hw", "bitrate", VT),
+    device("vtenc_h264_hw", VT),
+    device("vtenc_h265_hw", VT),
+    device("vtenc_h264", VT),
+    device("vtenc_h265", VT),
     // Windows.
-    kilobits("mfh264enc", "bitrate", MF),
-    kilobits("mfh265enc", "bitrate", MF),
-    kilobits("mfvp9enc", "bitrate", MF),
-    kilobits("d3d12h264enc", "bitrate", D3D12),
-    kilobits("d3d12h265enc", "bitrate", D3D12),
-    kilobits("amfh264enc", "bitrate", AMF),
-    kilobits("amfh265enc", "bitrate", AMF),
-    kilobits("amfav1enc", "bitrate", AMF),
+    device("amfh264enc", AMF),
+    device("amfh265enc", AMF),
+    device("amfav1enc", AMF),
+    device("d3d12h264enc", D3D12),
+    device("d3d12h265enc", D3D12),
+    device("mfh264enc", MF),
+    device("mfh265enc", MF),
+    device("mfvp9enc", MF),
     // Vulkan.
-    kilobits("vulkanh264enc", "bitrate", VULKAN),
-    kilobits("vulkanh265enc", "bitrate", VULKAN),
+    device("vulkanh264enc", VULKAN).behind("vulkanupload"),
+    device("vulkanh265enc", VULKAN).behind("vulkanupload"),
     // Audio.
     bits("opusenc", "bitrate", OPUS),
     bits("avenc_aac", "bitrate", NONE),
@@ -336,6 +461,37 @@ pub(super) const TABLE: &[Tuning] = &[
     bits("faac", "bitrate", NONE),
 ];
 
-pub(super) fn find(factory: &str) -> Option<&'static Tuning> {
-    TABLE.iter().find(|tuning| tuning.factory == factory)
+/// The row for an element, and its place.
+pub(super) fn find(factory: &str) -> Option<(usize, &'static Tuning)> {
+    TABLE
+        .iter()
+        .enumerate()
+        .find(|(_, tuning)| match tuning.factory.strip_suffix('*') {
+            Some(start) => factory.starts_with(start),
+            None => tuning.factory == factory,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_has_one_row() {
+        for (place, tuning) in TABLE.iter().enumerate() {
+            assert_eq!(find(tuning.factory).unwrap().0, place, "{}", tuning.factory);
+        }
+        let (_, android) = find("amcvidenc-omxqcomvideoencoderavc").unwrap();
+        assert!(android.hardware);
+        assert!(find("nosuchenc").is_none());
+    }
+
+    #[test]
+    fn the_buffer_of_x265_follows_the_bit_rate() {
+        let options = x265_options(1_000_000);
+        assert!(
+            options.ends_with(":vbv-maxrate=1000:vbv-bufsize=300"),
+            "{options}"
+        );
+    }
 }
