@@ -14,7 +14,7 @@ const FLOOR_SHARE: u64 = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Bits per second between two counts of bytes, of all time.
-fn rate((before, bytes, elapsed): (&u64, &u64, Duration)) -> Option<u64> {
+fn bits_per_second((before, bytes, elapsed): (&u64, &u64, Duration)) -> Option<u64> {
     // A track that was replaced counts anew.
     let bits = bytes.checked_sub(*before)? as f64 * 8.0;
     Some((bits / elapsed.as_secs_f64()) as u64)
@@ -30,34 +30,66 @@ impl LocalVideo {
     pub async fn follow(&self, mut signals: watch::Receiver<NetworkSignals>) {
         let _reset = Reset(self);
         let begun = Instant::now();
-        let mut produced = SlidingWindow::new(WINDOW);
-        let mut control: Option<(u64, EncoderRate)> = None;
+        let mut control = LinkControl::default();
         while signals.changed().await.is_ok() {
-            let now = begun.elapsed();
             let watched: Vec<_> = self
                 .renditions()
                 .into_iter()
                 .filter(|rendition| rendition.watched)
                 .collect();
-            let ceiling: u64 = watched.iter().map(|rendition| rendition.nominal).sum();
-            if ceiling == 0 {
-                continue;
-            }
-            let (_, control) = match &mut control {
-                Some(known) if known.0 == ceiling => known,
-                // Other renditions are watched now. What the link carries has to be found out anew.
-                other => other.insert((ceiling, EncoderRate::new(ceiling / FLOOR_SHARE, ceiling))),
-            };
+            let ceiling = watched.iter().map(|rendition| rendition.nominal).sum();
             let bytes = watched.iter().map(|rendition| rendition.bytes_sent).sum();
-            produced.push(bytes, now);
-            let Some(produced) = produced.whole().and_then(rate) else {
-                continue;
-            };
             let signals = *signals.borrow_and_update();
-            if control.update(&signals, produced, now).is_some() {
-                self.set_bitrate_limit(Some(control.target()));
+            if let Some(limit) = control.update(ceiling, bytes, &signals, begun.elapsed()) {
+                self.set_bitrate_limit(Some(limit));
             }
         }
+    }
+}
+
+/// What the renditions that are watched may take together. Plain state, with time passed in.
+#[derive(Debug)]
+struct LinkControl {
+    /// What the presets of those that are watched ask for, bits per second, and the rate between that and little.
+    rate: Option<(u64, EncoderRate)>,
+    /// The bytes that they have sent so far.
+    sent: SlidingWindow<u64>,
+}
+
+impl Default for LinkControl {
+    fn default() -> Self {
+        Self {
+            rate: None,
+            sent: SlidingWindow::new(WINDOW),
+        }
+    }
+}
+
+impl LinkControl {
+    /// Takes note of how things stand. Returns the limit where it is another one, bits per second.
+    fn update(
+        &mut self,
+        ceiling: u64,
+        bytes: u64,
+        signals: &NetworkSignals,
+        now: Duration,
+    ) -> Option<u64> {
+        if ceiling == 0 {
+            return None;
+        }
+        let known = self.rate.take().filter(|(known, _)| *known == ceiling);
+        let is_new = known.is_none();
+        if is_new {
+            // Other renditions are watched now, which have sent other bytes.
+            self.sent.clear();
+        }
+        let new = || (ceiling, EncoderRate::new(ceiling / FLOOR_SHARE, ceiling));
+        let (_, rate) = self.rate.insert(known.unwrap_or_else(new));
+        self.sent.push(bytes, now);
+        let produced = self.sent.whole().and_then(bits_per_second);
+        let changed = produced.and_then(|produced| rate.update(signals, produced, now));
+        // What the link carries has to be found out anew for others: what was the limit for those before is none for them.
+        (is_new || changed.is_some()).then(|| rate.target())
     }
 }
 
@@ -78,7 +110,7 @@ mod tests {
         let mut produced = SlidingWindow::new(WINDOW);
         let mut update = |bytes, ms| {
             produced.push(bytes, Duration::from_millis(ms));
-            produced.whole().and_then(rate)
+            produced.whole().and_then(bits_per_second)
         };
         assert_eq!(update(0, 0), None);
         // A key frame, then little.
@@ -88,5 +120,35 @@ mod tests {
         assert_eq!(update(125_000, 2000), Some(0));
         // Another track.
         assert_eq!(update(10, 2200), None);
+    }
+
+    fn signals(estimate: u64) -> NetworkSignals {
+        NetworkSignals {
+            rtt: Duration::from_millis(40),
+            available_bandwidth: estimate,
+            send_rate: estimate,
+            ..NetworkSignals::default()
+        }
+    }
+
+    #[test]
+    fn what_was_the_limit_of_other_renditions_is_none_for_these() {
+        let mut control = LinkControl::default();
+        let at = Duration::from_millis;
+        let mut limit = control.update(150_000, 0, &signals(60_000), at(0));
+        assert_eq!(limit, Some(150_000));
+        // The link is thin: the limit comes down.
+        for tick in 1..100 {
+            let sent = 10_000 * tick;
+            let lower = control.update(150_000, sent, &signals(60_000), at(200 * tick));
+            limit = lower.or(limit);
+        }
+        assert!(limit.unwrap() < 100_000, "{limit:?}");
+        // Another rendition is watched on a link that carries it.
+        let limit = control.update(2_000_000, 0, &signals(8_000_000), at(20_000));
+        assert_eq!(limit, Some(2_000_000));
+        let limit = control.update(2_000_000, 50_000, &signals(8_000_000), at(20_200));
+        assert_eq!(limit, None, "said once");
+        assert_eq!(control.update(0, 0, &signals(0), at(20_400)), None);
     }
 }
