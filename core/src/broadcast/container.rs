@@ -120,17 +120,23 @@ impl Groups {
     }
 
     fn began(&self, number: u64, timestamp: Timestamp) {
-        self.with(|groups| {
-            let group = groups.entry(number).or_default();
+        self.note(number, |group| {
             group.begin.get_or_insert(timestamp);
-            if groups.len() > LIMIT {
-                groups.pop_first();
-            }
         });
     }
 
     fn broke(&self, number: u64) {
-        self.with(|groups| groups.entry(number).or_default().broken = true);
+        self.note(number, |group| group.broken = true);
+    }
+
+    /// Takes note of something about a group, and forgets the oldest where there are too many.
+    fn note(&self, number: u64, what: impl FnOnce(&mut Group)) {
+        self.with(|groups| {
+            what(groups.entry(number).or_default());
+            if groups.len() > LIMIT {
+                groups.pop_first();
+            }
+        });
     }
 
     /// A key frame with this timestamp is handed out. Returns whether it begins a group, and one before that broke off.
@@ -183,5 +189,18 @@ mod tests {
             1,
             "what is past is let go"
         );
+    }
+
+    #[test]
+    fn groups_that_break_off_at_once_are_not_kept_for_ever() {
+        let groups = Groups::default();
+        for number in 0..3 * LIMIT as u64 {
+            groups.broke(number);
+        }
+        assert_eq!(groups.with(|groups| groups.len()), LIMIT);
+        // The newest are those that count.
+        let last = 3 * LIMIT as u64;
+        groups.began(last, ms(100));
+        assert!(groups.enter(ms(100)));
     }
 }
