@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use futures_util::future::BoxFuture;
+use tokio::{sync::watch, task::JoinError};
 
 use super::{meter::DownloadReport, select::Quality};
 use crate::{
@@ -84,7 +85,7 @@ impl AdaptiveConfig {
         self
     }
 
-    /// Leaves out the renditions that `accept` says no to: those that cannot be decoded here.
+    /// Leaves out the renditions that `accept` says no to: those that cannot be decoded here. It may block.
     pub fn with_filter(
         mut self,
         accept: impl Fn(&Rendition) -> bool + Send + Sync + 'static,
@@ -93,14 +94,28 @@ impl AdaptiveConfig {
         self
     }
 
-    pub(super) fn renditions(&self, catalog: &Catalog) -> Vec<Arc<Rendition>> {
-        Readable::of(catalog)
-            .renditions
-            .into_iter()
-            .filter(|rendition| rendition.kind() == self.kind)
-            .filter(|rendition| self.accept.as_ref().is_none_or(|accept| accept(rendition)))
-            .map(Arc::new)
-            .collect()
+    /// What can be read of a catalog and is wanted. Cancel safe.
+    pub(super) fn renditions(&self, catalog: Catalog) -> BoxFuture<'static, Vec<Arc<Rendition>>> {
+        let (kind, accept) = (self.kind, self.accept.clone());
+        Box::pin(async move {
+            let all = Readable::of(&catalog).renditions.into_iter();
+            let all = all.filter(move |rendition| rendition.kind() == kind);
+            let Some(accept) = accept else {
+                return all.map(Arc::new).collect();
+            };
+            // That is the program's, and may load libraries to look at decoders: not for a thread of the runtime.
+            let accepted = tokio::task::spawn_blocking(move || {
+                all.filter(|rendition| accept(rendition))
+                    .map(Arc::new)
+                    .collect()
+            });
+            match accepted.await.map_err(JoinError::try_into_panic) {
+                Ok(accepted) => accepted,
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                // The runtime is about to end.
+                Err(Err(_)) => Vec::new(),
+            }
+        })
     }
 }
 
@@ -226,5 +241,34 @@ pub(super) fn check(quality: &Quality, ladder: &[Arc<Rendition>]) -> Result<(), 
             })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::broadcast::{VideoCodec, VideoConfig};
+
+    #[tokio::test]
+    async fn the_programs_filter_does_not_run_on_a_thread_of_the_runtime() {
+        let mut catalog = Catalog::default();
+        for name in ["a", "b"] {
+            let config = VideoConfig::new(VideoCodec::VP8);
+            catalog.video.renditions.insert(name.to_owned(), config);
+        }
+        let threads = Arc::new(Mutex::new(Vec::new()));
+        let seen = threads.clone();
+        let config = AdaptiveConfig::default().with_filter(move |rendition| {
+            seen.lock().unwrap().push(std::thread::current().id());
+            rendition.name == "b"
+        });
+        let renditions = config.renditions(catalog).await;
+        assert_eq!(renditions.len(), 1);
+        assert_eq!(renditions[0].name, "b");
+        let threads = threads.lock().unwrap();
+        assert_eq!(threads.len(), 2);
+        assert!(!threads.contains(&std::thread::current().id()));
     }
 }

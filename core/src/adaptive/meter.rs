@@ -151,11 +151,14 @@ impl DownloadMeter {
         });
         while self
             .frames
-            .front()
-            .is_some_and(|frame| frame.at + MEMORY < at)
-        {
-            self.frames.pop_front();
-        }
+            .pop_front_if(|frame| frame.at + MEMORY < at)
+            .is_some()
+        {}
+        while self
+            .skips
+            .pop_front_if(|skip| *skip + SKIP_WINDOW < at)
+            .is_some()
+        {}
     }
 
     /// How much later than the fastest frame of late a frame with this timestamp is when it arrives at `arrival`.

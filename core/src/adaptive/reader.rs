@@ -44,6 +44,8 @@ pub struct AdaptiveReader {
     broadcast: RemoteBroadcast,
     config: AdaptiveConfig,
     catalog: Option<CatalogWatch>,
+    /// The last catalog, while it is looked at what of it can be decoded.
+    filtering: Option<BoxFuture<'static, Vec<Arc<Rendition>>>>,
     catalog_error: Option<CatalogError>,
     quality: watch::Receiver<Quality>,
     control: AdaptiveControl,
@@ -87,6 +89,7 @@ enum AttemptState {
 
 enum Event {
     Catalog(Result<Option<Box<Catalog>>, CatalogError>),
+    Renditions(Vec<Arc<Rendition>>),
     Quality,
     Frame(Result<Option<EncodedFrame>, ReadError>),
     Opened(Result<Box<EncodedReader>, SubscribeTrackError>),
@@ -122,7 +125,7 @@ impl RemoteBroadcast {
         let mut catalog = self.catalog().await?;
         let first = catalog.next().await?;
         let ended = first.is_none();
-        let renditions = config.renditions(&first.unwrap_or_default());
+        let renditions = config.renditions(first.unwrap_or_default()).await;
         check(&config.quality, &renditions)?;
         Ok(AdaptiveReader::new(
             self.clone(),
@@ -157,6 +160,7 @@ impl AdaptiveReader {
             broadcast,
             config,
             catalog,
+            filtering: None,
             catalog_error: None,
             quality,
             control: AdaptiveControl {
@@ -256,6 +260,12 @@ impl AdaptiveReader {
                 None => pending().await,
             }
         };
+        let renditions = async {
+            match &mut self.filtering {
+                Some(filtering) => filtering.await,
+                None => pending().await,
+            }
+        };
         let frame = async {
             match &mut self.current {
                 Some(source) => source.reader.next().await,
@@ -271,6 +281,7 @@ impl AdaptiveReader {
         };
         tokio::select! {
             catalog = catalog => Event::Catalog(catalog.map(|catalog| catalog.map(Box::new))),
+            renditions = renditions => Event::Renditions(renditions),
             frame = frame => Event::Frame(frame),
             event = attempt => event,
             _ = self.quality.changed() => Event::Quality,
@@ -281,7 +292,10 @@ impl AdaptiveReader {
     fn take(&mut self, event: Event, arrival: Duration, now: Duration) {
         match event {
             Event::Catalog(Ok(Some(catalog))) => {
-                let renditions = self.config.renditions(&catalog);
+                self.filtering = Some(self.config.renditions(*catalog));
+            }
+            Event::Renditions(renditions) => {
+                self.filtering = None;
                 self.take_renditions(renditions);
             }
             Event::Catalog(Ok(None)) => self.catalog = None,
@@ -520,7 +534,7 @@ impl AdaptiveReader {
 
     /// Whether there is nothing more to be had.
     fn is_over(&mut self, now: Duration) -> bool {
-        if self.current.is_some() || self.attempt.is_some() {
+        if self.current.is_some() || self.attempt.is_some() || self.filtering.is_some() {
             self.idle_since = None;
             return false;
         }

@@ -192,3 +192,13 @@ fn another_timeline_begins_anew() {
     let report = meter.report(FRAME * 120);
     assert_eq!((report.lateness, report.congestion), (Duration::ZERO, None));
 }
+
+#[test]
+fn what_was_skipped_long_ago_is_forgotten() {
+    let mut meter = DownloadMeter::new();
+    for n in 0..10_000_u64 {
+        let at = Duration::from_millis(40 * n);
+        meter.observe(at, 1000, n % 50 == 0, n % 50 == 0, at);
+    }
+    assert!(meter.skips.len() <= 3, "{}", meter.skips.len());
+}

@@ -48,7 +48,7 @@ pub(super) struct Plan {
     pub(super) volume: (f64, bool),
 }
 
-/// A track in the pipeline. Dropping it takes it out; that waits for its threads.
+/// A track in the pipeline. Dropping it takes it out, in a while; [`Branch::stop`] waits for that.
 #[derive(Debug)]
 pub(super) struct Branch {
     pipeline: gst::Pipeline,
@@ -59,6 +59,7 @@ pub(super) struct Branch {
     reports: mpsc::UnboundedReceiver<Report>,
     fed: Arc<AtomicU64>,
     decoded: Arc<AtomicU64>,
+    stopped: bool,
 }
 
 impl Branch {
@@ -130,6 +131,7 @@ impl Branch {
             reports,
             fed,
             decoded,
+            stopped: false,
         };
         pipeline.add(&branch.bin)?;
         Ok(branch)
@@ -189,13 +191,36 @@ impl Progress {
     }
 }
 
+impl Branch {
+    /// Takes it out. Waits for its threads: not for a thread of the runtime.
+    pub(super) fn stop(mut self) {
+        self.retire();
+        take_out(&self.pipeline, &self.bin);
+        self.stopped = true;
+    }
+
+    /// Nothing is heard of it any more.
+    fn retire(&mut self) {
+        self.routes.remove(&self.bin);
+        self.bin.set_locked_state(true);
+    }
+}
+
+/// Not every task that has one comes to its end.
 impl Drop for Branch {
     fn drop(&mut self) {
-        self.bin.set_locked_state(true);
-        let _ = self.bin.set_state(gst::State::Null);
-        let _ = self.pipeline.remove(&self.bin);
-        self.routes.remove(&self.bin);
+        if !self.stopped {
+            self.retire();
+            let bin = self.bin.clone();
+            self.pipeline
+                .call_async(move |pipeline| take_out(pipeline, &bin));
+        }
     }
+}
+
+fn take_out(pipeline: &gst::Pipeline, bin: &gst::Bin) {
+    let _ = bin.set_state(gst::State::Null);
+    let _ = pipeline.remove(bin);
 }
 
 /// Counts the buffers that pass.
@@ -354,4 +379,44 @@ fn tune(bin: &gst::Bin, sync: bool) {
         tune(&element);
     }
     bin.connect_deep_element_added(move |_, _, element| tune(element));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn dropping_a_branch_does_not_wait_for_its_threads() {
+        gst::init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let plan = Plan {
+            caps: gst::Caps::new_empty_simple("video/x-raw"),
+            // Each frame keeps its thread for two seconds, and only then can it be stopped.
+            decoder: "identity sleep-time=2000000".to_owned(),
+            output: Output::Frames(Arc::new(FrameQueue::new(1)), VideoOutput::System),
+            latency: None,
+            volume: (1.0, false),
+        };
+        let branch = Branch::start(&pipeline, &Reports::default(), &plan).unwrap();
+        let buffer = gst::Buffer::from_slice([0u8; 16]);
+        branch.feed.appsrc().push_buffer(buffer).unwrap();
+        let progress = branch.progress();
+        while progress.fed() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(branch);
+        // Its thread is asleep: whoever had waited for it would find it gone.
+        assert_eq!(pipeline.children().len(), 1);
+        let gone = async {
+            while !pipeline.children().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(30), gone);
+        gone.await.expect("it is taken out");
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
 }

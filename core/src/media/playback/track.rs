@@ -62,7 +62,7 @@ pub(super) async fn play(
     while let Some(caps) = reader.stream().await? {
         let decoding = match &mut decoding {
             Some(decoding) if same_codec(&decoding.caps, &caps) => decoding,
-            other => other.insert(Decoding::new(player, &caps)?),
+            other => other.insert(Decoding::new(player, &caps).await?),
         };
         let decoder = decoding.current();
         let plan = Plan {
@@ -179,7 +179,7 @@ async fn ended(reports: &mut mpsc::UnboundedReceiver<Report>) {
 
 /// Stopping waits for threads.
 async fn dispose(branch: Branch) {
-    let _ = tokio::task::spawn_blocking(move || drop(branch)).await;
+    let _ = tokio::task::spawn_blocking(move || branch.stop()).await;
 }
 
 /// The decoders for a stream, and how they do.
@@ -190,8 +190,12 @@ struct Decoding {
 }
 
 impl Decoding {
-    fn new(player: &Player, caps: &gst::Caps) -> Result<Self, PlaybackError> {
-        let candidates = (player.candidates)(caps, player.config.hardware);
+    async fn new(player: &Player, caps: &gst::Caps) -> Result<Self, PlaybackError> {
+        let (candidates, hardware) = (player.candidates, player.config.hardware);
+        let of = caps.clone();
+        // Looking at a decoder may load the library that it is in.
+        let found = tokio::task::spawn_blocking(move || candidates(&of, hardware));
+        let candidates = found.await.unwrap_or_default();
         if candidates.is_empty() {
             let (codec, package) = package(caps);
             return Err(PlaybackError::MissingDecoder { codec, package });
