@@ -1,8 +1,8 @@
 //! Publishes a test card or a file, watches a ticket, or does both: a first stream in one command.
 
 mod both;
-mod identity;
 mod narrator;
+mod numbered;
 mod pipeline;
 mod publish;
 mod report;

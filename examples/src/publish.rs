@@ -11,7 +11,7 @@ use gst::prelude::*;
 
 use crate::{
     check_file,
-    identity::Identity,
+    numbered::Numbered,
     pipeline::{self, Event},
     say, ticket,
 };
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         keep_identity(&sink)
     };
-    let key = identity.as_ref().map(|kept| kept.key().to_owned());
+    let key = identity.as_ref().map(|kept| kept.path().to_owned());
     sink.add_property_notify_watch(Some("subscribers"), true);
     if options.child {
         end_with_standard_input(&pipeline);
@@ -127,13 +127,13 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Gives the sink an identity that is kept for the next time, unless the user has set one in the environment.
-fn keep_identity(sink: &gst::Element) -> Option<Identity> {
+fn keep_identity(sink: &gst::Element) -> Option<Numbered> {
     if std::env::var_os("IROH_SECRET").is_some_and(|key| !key.is_empty()) {
         return None;
     }
-    match Identity::take() {
+    match Numbered::key() {
         Ok(identity) => {
-            sink.set_property("secret-key-location", identity.key().to_str()?);
+            sink.set_property("secret-key-location", identity.path().to_str()?);
             Some(identity)
         }
         Err(error) => {

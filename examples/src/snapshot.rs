@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use gst::{glib, prelude::*};
+
+use crate::numbered::Numbered;
 
 /// How often the picture is made anew.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -22,34 +24,34 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Where the picture is: several viewers on one machine have one each.
-    fn path() -> PathBuf {
-        std::env::temp_dir().join(format!("iroh-live-{}.png", std::process::id()))
-    }
-
     /// Begins with it. `sink` is one that keeps its `last-sample`.
     ///
     /// On a thread of its own, as making a PNG takes longer than a frame may.
     pub fn start(sink: glib::WeakRef<gst::Element>) -> Self {
         let (end, ended) = mpsc::channel();
         thread::spawn(move || {
-            let path = Self::path();
-            let mut told = None;
+            // Several viewers have a picture each.
+            let file = match Numbered::picture() {
+                Ok(file) => file,
+                Err(error) => return eprintln!("No frame can be kept as a picture: {error:#}"),
+            };
+            let path = file.path();
+            let mut said = None;
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let Some(sink) = sink.upgrade() else { return };
                 let Some(sample) = sink.property::<Option<gst::Sample>>("last-sample") else {
                     continue;
                 };
-                let line = match png(&sample).and_then(|picture| replace(&path, &picture)) {
+                let line = match png(&sample).and_then(|picture| replace(path, &picture)) {
                     Ok(()) => format!(
                         "No display here: the latest frame is kept in {}",
                         path.display()
                     ),
                     Err(error) => format!("The latest frame cannot be kept: {error:#}"),
                 };
-                if told.as_ref() != Some(&line) {
+                if said.as_ref() != Some(&line) {
                     eprintln!("{line}");
-                    told = Some(line);
+                    said = Some(line);
                 }
             }
         });

@@ -82,7 +82,10 @@ fn demo(test: &Test, instance: &str, args: &[&str]) -> Process {
         .nth(2)
         .expect("it lies in target/release/deps");
     let mut command = Command::new(folder.join("irohlive-demo"));
-    command.args(args).env("XDG_DATA_HOME", test.path("data"));
+    command
+        .args(args)
+        .env("XDG_DATA_HOME", test.path("data"))
+        .env("XDG_CACHE_HOME", test.path("cache"));
     for display in ["DISPLAY", "WAYLAND_DISPLAY"] {
         command.env_remove(display);
     }
@@ -99,7 +102,13 @@ fn viewers_of_a_publisher_that_is_stopped_wait_and_find_it_again_by_its_identity
     let mut publisher = demo(&test, "publisher", &["publish", "--local"]);
     let first = ticket(&mut publisher);
     let mut viewer = demo(&test, "viewer", &["watch", "--local", &first]);
+    let mut second = demo(&test, "second-viewer", &["watch", "--local", &first]);
     line(&mut viewer, "Connected.");
+    // Viewers on one machine do not write the same picture.
+    let picture = "No display here: the latest frame is kept in";
+    assert_ne!(line(&mut viewer, picture), line(&mut second, picture));
+    second.interrupt();
+    ends_well(second);
     // Another one at the same time is somebody else.
     let mut other = demo(&test, "other", &["publish", "--local"]);
     assert_ne!(id(&ticket(&mut other)), id(&first));
