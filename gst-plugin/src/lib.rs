@@ -8,6 +8,7 @@ mod notifier;
 mod runtime;
 pub mod sink;
 pub mod source;
+mod stats;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     sink::register(plugin)?;

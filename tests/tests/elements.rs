@@ -1111,7 +1111,7 @@ fn subscribers_are_counted_and_named() {
     );
     let tracks = structures(&stats, "tracks");
     assert_eq!(tracks.len(), 2);
-    for track in &tracks {
+    for (_, track) in &tracks {
         assert!(track.get::<u64>("frames").expect("it is there") >= 10);
     }
     let id = stats.get::<String>("subscriber").expect("it is there");
@@ -1119,24 +1119,17 @@ fn subscribers_are_counted_and_named() {
     let stats: gst::Structure = publisher.sink.property("stats");
     let subscribers = structures(&stats, "subscribers");
     assert_eq!(subscribers.len(), 1);
-    assert_eq!(subscribers[0].get::<&str>("id"), Ok(id.as_str()));
-    assert_eq!(subscribers[0].get::<&str>("path-type"), Ok("direct"));
-    assert!(
-        subscribers[0]
-            .get::<u64>("sent-packets")
-            .expect("it is there")
-            > 0
-    );
+    let (peer, path) = &subscribers[0];
+    assert_eq!(*peer, id);
+    assert_eq!(path.get::<&str>("path-type"), Ok("direct"));
+    assert!(path.get::<u64>("packets-sent").expect("it is there") > 0);
     let tracks = structures(&stats, "tracks");
-    let names: BTreeSet<_> = tracks
-        .iter()
-        .map(|track| track.get::<String>("pad").expect("it is there"))
-        .collect();
+    let names: BTreeSet<_> = tracks.iter().map(|(pad, _)| pad.clone()).collect();
     assert_eq!(
         names,
         BTreeSet::from(["audio_0".to_owned(), "video_0".to_owned()])
     );
-    for track in &tracks {
+    for (_, track) in &tracks {
         assert!(track.get::<u64>("frames").expect("it is there") >= 10);
         assert!(track.get::<u64>("bytes").expect("it is there") > 0);
         assert_eq!(track.get::<bool>("watched"), Ok(true));
@@ -1212,11 +1205,13 @@ fn decodebin3_decodes_both_pads_on_the_command_line() {
     });
 }
 
-fn structures(stats: &gst::Structure, field: &str) -> Vec<gst::Structure> {
-    let array = stats.get::<gst::Array>(field).expect("the field is there");
-    array
-        .iter()
-        .map(|value| value.get().expect("it is a structure"))
+/// The structures in a field of the statistics, by name.
+fn structures(stats: &gst::Structure, field: &str) -> Vec<(String, gst::Structure)> {
+    let all = stats
+        .get::<gst::Structure>(field)
+        .expect("the field is there");
+    all.iter()
+        .map(|(name, value)| (name.to_string(), value.get().expect("it is a structure")))
         .collect()
 }
 

@@ -10,7 +10,7 @@ use iroh_live::{
 };
 
 use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::{network::NetworkSettings, notifier::Notifier};
+use crate::{network::NetworkSettings, notifier::Notifier, stats};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -88,7 +88,10 @@ impl ObjectImpl for IrohLiveSink {
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
-                    .blurb("tracks: array of pad, name, frames, bytes, watched. subscribers: array of id, path-type (direct, relayed), address, round-trip-time (ns), send-rate (bit/s, 0 if unknown), sent-packets, lost-packets, version")
+                    .blurb(concat!(
+                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, watched. subscribers: one with a field for each peer, named by its id: ",
+                        stats::path_fields!()
+                    ))
                     .read_only()
                     .build(),
                 glib::ParamSpecEnum::builder::<Sync>("sync")
@@ -438,20 +441,17 @@ impl IrohLiveSink {
     }
 
     fn stats(&self) -> gst::Structure {
-        let tracks: Vec<_> = lock(&self.pads)
+        let pads = lock(&self.pads).clone();
+        let tracks = pads
             .iter()
-            .map(|pad| pad.stats().to_send_value())
-            .collect();
+            .map(|pad| (pad.ghost.name().into(), pad.stats()));
         let subscribers = self
             .publisher()
             .map(|publisher| publisher.stats())
             .unwrap_or_default();
         gst::Structure::builder("application/x-irohlivesink-stats")
-            .field("tracks", gst::Array::from_values(tracks))
-            .field(
-                "subscribers",
-                gst::Array::from_values(subscribers.into_iter().map(|s| s.to_send_value())),
-            )
+            .field("tracks", stats::nested("tracks", tracks))
+            .field("subscribers", stats::nested("subscribers", subscribers))
             .build()
     }
 

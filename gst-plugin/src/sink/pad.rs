@@ -299,7 +299,6 @@ impl Pad {
     pub(super) fn stats(&self) -> gst::Structure {
         let state = self.state();
         gst::Structure::builder("track")
-            .field("pad", self.ghost.name())
             .field(
                 "name",
                 state.track.as_ref().map_or("", |track| track.name()),

@@ -8,11 +8,11 @@ use std::{
 };
 
 use gst::{glib, prelude::*};
-use iroh_live::{Live, LocalBroadcast, TicketWatcher, iroh::EndpointId, transport::MoqSession};
+use iroh_live::{Live, LocalBroadcast, TicketWatcher, iroh::EndpointId};
 use tokio::task::JoinSet;
 
 use super::{IrohLiveSink, Status};
-use crate::{notifier::Notifier, runtime};
+use crate::{notifier::Notifier, runtime, stats};
 
 /// What lives from READY to NULL.
 pub(super) struct Publisher {
@@ -115,10 +115,17 @@ impl Publisher {
         self.broadcast()?.timestamp(time, now.map(nanos))
     }
 
-    pub(super) fn stats(&self) -> Vec<gst::Structure> {
+    /// What is known of each peer, by its id.
+    pub(super) fn stats(&self) -> Vec<(String, gst::Structure)> {
         let sessions = self.live.transport().sessions();
         let sessions = sessions.borrow();
-        sessions.iter().map(session_stats).collect()
+        let stats = |session| {
+            stats::with_path(gst::Structure::builder("subscriber"), Some(session)).build()
+        };
+        sessions
+            .iter()
+            .map(|session| (session.remote_id().to_string(), stats(session)))
+            .collect()
     }
 
     /// Closes everything; waits a moment for viewers to get what was written.
@@ -139,21 +146,6 @@ impl Publisher {
     fn run(&self) -> MutexGuard<'_, Option<LocalBroadcast>> {
         self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What is known of a session, for the property `stats`.
-fn session_stats(session: &MoqSession) -> gst::Structure {
-    let path = session.path();
-    gst::Structure::builder("subscriber")
-        .field("id", session.remote_id().to_string())
-        .field("path-type", path.kind.as_str())
-        .field("address", path.address)
-        .field("round-trip-time", path.rtt.as_nanos() as u64)
-        .field("send-rate", path.rate.unwrap_or(0))
-        .field("sent-packets", path.sent_packets)
-        .field("lost-packets", path.lost_packets)
-        .field("version", session.version().to_string())
-        .build()
 }
 
 /// Says the ticket as soon as it is known how this end is reached, and again when that changes.

@@ -23,7 +23,7 @@ use super::{
     track::Track,
     watcher,
 };
-use crate::{notifier::Notifier, runtime};
+use crate::{notifier::Notifier, runtime, stats};
 
 /// What the properties tell.
 #[derive(Default)]
@@ -88,7 +88,10 @@ impl ObjectImpl for IrohLiveSrc {
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
-                    .blurb("tracks: array of pad, name, frames, bytes, discontinuities. path-type, address, round-trip-time (ns), jitter (ns), bytes-received, version, subscriber (this end's id)")
+                    .blurb(concat!(
+                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, discontinuities. subscriber (this end's id), jitter (ns). Of the way to the publisher: ",
+                        stats::path_fields!()
+                    ))
                     .read_only()
                     .build(),
             ]);
@@ -392,41 +395,19 @@ impl IrohLiveSrc {
     }
 
     fn stats(&self) -> gst::Structure {
-        let tracks: Vec<_> = self
-            .pads
-            .tracks()
+        let tracks = self.pads.tracks();
+        let tracks = tracks
             .iter()
-            .map(|track| track.stats().to_send_value())
-            .collect();
-        let path_type = lock(&self.state).path_type.to_value();
+            .map(|track| (track.ghost.name().into(), track.stats()));
         let mut stats = gst::Structure::builder("application/x-irohlivesrc-stats")
-            .field("tracks", gst::Array::from_values(tracks))
-            .field(
-                "path-type",
-                glib::EnumValue::from_value(&path_type).map_or("none", |(_, value)| value.nick()),
-            );
+            .field("tracks", stats::nested("tracks", tracks));
         if let Some(running) = &*lock(&self.running) {
-            let jitter = running.run.clock.jitter();
             stats = stats
-                .field(
-                    "jitter",
-                    u64::try_from(jitter.as_nanos()).unwrap_or(u64::MAX),
-                )
+                .field("jitter", stats::nanos(running.run.clock.jitter()))
                 .field("subscriber", running.run.live.endpoint().id().to_string());
         }
         let session = lock(&self.state).session.clone();
-        if let Some(session) = session {
-            let path = session.path();
-            stats = stats
-                .field("address", path.address)
-                .field(
-                    "round-trip-time",
-                    u64::try_from(path.rtt.as_nanos()).unwrap_or(u64::MAX),
-                )
-                .field("bytes-received", session.connection().stats().udp_rx.bytes)
-                .field("version", session.version().to_string());
-        }
-        stats.build()
+        stats::with_path(stats, session.as_ref()).build()
     }
 }
 

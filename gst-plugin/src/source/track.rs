@@ -251,7 +251,6 @@ impl Track {
     pub(super) fn stats(&self) -> gst::Structure {
         let stats = self.feed.stats();
         gst::Structure::builder("track")
-            .field("pad", self.ghost.name())
             .field("name", self.name.as_str())
             .field("frames", stats.frames)
             .field("bytes", stats.bytes)
