@@ -18,32 +18,6 @@ fn sink(properties: &str) -> gst::Element {
 }
 
 #[test]
-fn the_elements_start_on_threads_of_any_runtime_of_the_application() {
-    let _test = start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("there are threads");
-    let up_and_down = || {
-        for element in [
-            sink(""),
-            gst::parse::launch(&format!(
-                "irohlivesrc {LOCAL} ticket=iroh-live:{}/x",
-                "A".repeat(43)
-            ))
-            .expect("the plugin is loaded"),
-        ] {
-            for state in [gst::State::Ready, gst::State::Null] {
-                element
-                    .set_state(state)
-                    .expect("the element starts and stops");
-            }
-        }
-    };
-    runtime.block_on(async { up_and_down() });
-    tokio::task::LocalSet::new().block_on(&runtime, async { up_and_down() });
-}
-
-#[test]
 fn a_sync_handler_that_waits_for_the_one_who_stops_the_element_does_not_keep_it_from_stopping() {
     let _test = start();
     let sink = sink("ticket-location=/nowhere/at/all");
