@@ -186,6 +186,11 @@ impl LocalBroadcast {
         self.timeline().resume();
     }
 
+    /// Says that the media clock counts from zero again, as after a seek: what comes now lies after all that came before.
+    pub fn restart(&self) {
+        self.timeline().restart();
+    }
+
     fn timeline(&self) -> MutexGuard<'_, Timeline> {
         self.inner
             .timeline

@@ -5,17 +5,24 @@ use std::time::Duration;
 /// The wall clock may be this far from what the media clock says before the timeline is moved.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How far behind what came before that lies what comes after a restart.
+const STEP: Duration = Duration::from_millis(1);
+
 /// Turns the time of a media clock, which counts from anywhere, into a broadcast's timestamps.
 ///
 /// One offset serves all tracks, so they stay together as well as they were captured. It is fixed when the first
 /// timestamp is made, and looked at again only after [`resume`](Self::resume), as after a pause in which the clock stood
-/// still.
+/// still, and after [`restart`](Self::restart).
 #[derive(Debug, Clone)]
 pub struct Timeline {
     /// What is added to clock time to make wall-clock time, nanoseconds.
     offset: Option<i128>,
     /// Whether the offset has to be looked at again.
     stale: bool,
+    /// Whether clock time began anew.
+    restarted: bool,
+    /// The latest timestamp so far, nanoseconds.
+    latest: i128,
     /// Counts the times that the timeline was moved.
     moves: u32,
 }
@@ -25,6 +32,8 @@ impl Default for Timeline {
         Self {
             offset: None,
             stale: true,
+            restarted: false,
+            latest: 0,
             moves: 0,
         }
     }
@@ -41,6 +50,11 @@ impl Timeline {
         self.stale = true;
     }
 
+    /// Says that the clock counts from zero again, as after a seek: what comes now lies after all that came before.
+    pub fn restart(&mut self) {
+        self.restarted = true;
+    }
+
     /// A time of the media clock as a timestamp, and how often the timeline was moved so far: when that count changes,
     /// the frame does not continue the one before it.
     ///
@@ -53,11 +67,17 @@ impl Timeline {
         now: Option<i64>,
         wall: Duration,
     ) -> Option<(Duration, u32)> {
-        if std::mem::take(&mut self.stale) || self.offset.is_none() {
+        let restarted = std::mem::take(&mut self.restarted);
+        if std::mem::take(&mut self.stale) || restarted || self.offset.is_none() {
             let reference = i128::from(now.unwrap_or(time.max(0)));
             let fresh = nanos(wall) - reference;
             match self.offset {
                 None => self.offset = Some(fresh),
+                Some(_) if restarted => {
+                    // What was sent ahead of its time, as a file that is not paced, may reach beyond the present.
+                    self.offset = Some(fresh.max(self.latest + nanos(STEP)));
+                    self.moves += 1;
+                }
                 // Only forwards: viewers take a timeline that goes back for a broken one.
                 Some(old) if fresh > old + nanos(SLACK) => {
                     self.offset = Some(fresh);
@@ -67,6 +87,7 @@ impl Timeline {
             }
         }
         let timestamp = self.offset? + i128::from(time);
+        self.latest = self.latest.max(timestamp);
         let timestamp = u64::try_from(timestamp).ok()?;
         Some((Duration::from_nanos(timestamp), self.moves))
     }
@@ -120,6 +141,27 @@ mod tests {
             Some((at(113.0), 1)),
             "within the slack"
         );
+    }
+
+    #[test]
+    fn a_clock_that_counts_from_zero_again_goes_on_where_it_was() {
+        let mut timeline = Timeline::new();
+        assert_eq!(
+            timeline.timestamp(20 * SECOND, Some(20 * SECOND), at(120.0)),
+            Some((at(120.0), 0))
+        );
+        timeline.restart();
+        let after = timeline.timestamp(0, Some(SECOND), at(122.0));
+        assert_eq!(after, Some((at(121.0), 1)));
+        // Sent ahead of its time, and begun anew: still after all that was before.
+        let ahead = timeline.timestamp(60 * SECOND, Some(SECOND), at(122.0));
+        assert_eq!(ahead, Some((at(181.0), 1)));
+        timeline.restart();
+        let after = timeline.timestamp(0, Some(SECOND), at(122.0));
+        assert_eq!(after, Some((at(181.001), 2)));
+        // The other track follows.
+        let other = timeline.timestamp(SECOND, Some(SECOND), at(122.0));
+        assert_eq!(other, Some((at(182.001), 2)));
     }
 
     #[test]
