@@ -1,4 +1,4 @@
-//! `tracing` events of the network stack in GStreamer's log.
+//! What goes to GStreamer's log: the debug categories, and `tracing` events of the network stack.
 //!
 //! The events of the plugin's own threads go to the debug category `irohlive-net`. No global subscriber is installed:
 //! that is the application's to choose.
@@ -13,7 +13,16 @@ use tracing::{
     subscriber::Interest,
 };
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+/// Publishing.
+pub(crate) static SINK: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "irohlivesink",
+        gst::DebugColorFlags::empty(),
+        Some("iroh-live: publishing"),
+    )
+});
+
+static NETWORK: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "irohlive-net",
         gst::DebugColorFlags::empty(),
@@ -47,7 +56,7 @@ impl Subscriber for GstSubscriber {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && CAT.above_threshold(level(metadata.level()))
+        metadata.is_event() && NETWORK.above_threshold(level(metadata.level()))
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -72,7 +81,7 @@ impl Subscriber for GstSubscriber {
         let metadata = event.metadata();
         let mut line = Line(metadata.target().to_owned() + ":");
         event.record(&mut line);
-        CAT.log(
+        NETWORK.log(
             None::<&glib::Object>,
             level(metadata.level()),
             glib::GString::from(metadata.file().unwrap_or("")).as_gstr(),

@@ -288,7 +288,7 @@ fn a_live_source_does_not_preroll() {
 fn nothing_is_pushed_before_playing() {
     let _test = start();
     let publisher = publish_video();
-    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    let sent = record(&publisher.sink.static_pad("sink_0").expect("it is linked"));
     let viewer = Viewer::new(&publisher.ticket(), "", |_| Some(String::new()));
     viewer
         .pipe
@@ -379,7 +379,7 @@ fn key_frames_are_flagged_and_a_late_viewer_begins_on_one_within_a_group() {
     let publisher = Publisher::start(&format!(
         "videotestsrc is-live=true pattern=ball ! {RAW} ! x264enc tune=zerolatency key-int-max=45 ! {BYTE_STREAM} ! SINK"
     ));
-    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    let sent = record(&publisher.sink.static_pad("sink_0").expect("it is linked"));
     let sent = || sent.lock().expect("nobody panics with the lock").clone();
     // Late, and in the middle of a group.
     publisher
@@ -640,7 +640,7 @@ fn pads_come_and_go_while_playing() {
             .sink
             .request_pad_simple("video_%u")
             .expect("more pads can be had");
-        assert_eq!(pad.name(), "video_1");
+        assert_eq!(pad.name(), "video_0");
         bin.static_pad("src")
             .expect("it has a pad")
             .link(&pad)
@@ -763,7 +763,7 @@ fn timestamps_keep_their_distances_but_for_discontinuities() {
         "videotestsrc is-live=true pattern=ball ! {RAW} ! \
          x264enc bframes=3 b-adapt=false rc-lookahead=5 key-int-max=30 ! {BYTE_STREAM} ! SINK"
     ));
-    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    let sent = record(&publisher.sink.static_pad("sink_0").expect("it is linked"));
     let viewer = Viewer::start(&publisher.ticket());
     let log = viewer.wait_frames("video_0", 90);
     let sent = sent.lock().expect("nobody panics with the lock").clone();
@@ -917,16 +917,6 @@ fn live_sources_are_not_delayed() {
     let appsinks = appsinks(&publisher.sink);
     assert_eq!(appsinks.len(), 2);
     assert!(appsinks.iter().all(|sink| !sink.property::<bool>("sync")));
-    // And what the user says goes before what the element finds out.
-    publisher.pipe.stop();
-    publisher.sink.set_property_from_str("sync", "true");
-    publisher.pipe.play();
-    publisher.pipe.wait("caps on both pads", || {
-        appsinks
-            .iter()
-            .all(|sink| sink.property::<bool>("sync"))
-            .then_some(())
-    });
 }
 
 #[test]

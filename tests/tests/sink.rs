@@ -3,11 +3,20 @@
 use std::{
     path::Path,
     process::Command,
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
 use gst::prelude::*;
-use iroh_live_tests::{LOCAL, PATIENCE, Process, Test, start};
+use iroh_live_tests::{
+    LOCAL, PATIENCE, Pipe, Process, Publisher, Test, Viewer, eventually,
+    media::{NalKind, annex_b, length_prefixed, record},
+    nick, start,
+};
 
 /// Live H.264 with a key frame every half second.
 const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! \
@@ -110,5 +119,470 @@ publisher.set_state(Gst.State.NULL)
 "#
         ),
     );
-    assert!(log.contains("pads of the sink: video_0"), "{log}");
+    assert!(log.contains("pads of the sink: sink_0"), "{log}");
+}
+
+/// A file with H.264, a key frame each second, and sound, of that many seconds.
+fn movie(test: &Test, seconds: u32) -> String {
+    let location = test.file("movie.mp4");
+    let pipe = Pipe::parse(&format!(
+        "mp4mux name=mux ! filesink location={location} \
+         videotestsrc num-buffers={} pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! \
+         x264enc key-int-max=30 ! h264parse ! mux. \
+         audiotestsrc num-buffers={} samplesperbuffer=1024 ! audio/x-raw,rate=48000,channels=2 ! avenc_aac ! aacparse ! mux.",
+        seconds * 30,
+        seconds * 48_000 / 1024
+    ));
+    pipe.play();
+    pipe.wait_eos();
+    location
+}
+
+/// A pipeline that publishes a file's picture and sound.
+fn publish_movie(location: &str) -> Publisher {
+    Publisher::new(&format!(
+        "SINK  filesrc location={location} ! qtdemux name=d  d.video_0 ! queue ! stream.video_0  d.audio_0 ! queue ! stream.audio_0"
+    ))
+}
+
+fn rewind(publisher: &Publisher) {
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT;
+    publisher
+        .pipe
+        .pipeline
+        .seek_simple(flags, gst::ClockTime::ZERO)
+        .expect("a file can be sought in");
+}
+
+#[test]
+fn a_file_that_is_played_again_is_published_again() {
+    let test = start();
+    let publisher = publish_movie(&movie(&test, 2));
+    publisher.pipe.play();
+    let first = Viewer::start(&publisher.ticket());
+    publisher.pipe.wait_eos();
+    first.pipe.wait_eos();
+    assert_eq!(nick(&publisher.sink, "status"), "ended");
+    for round in 0..2 {
+        publisher.pipe.forget();
+        rewind(&publisher);
+        let viewer = Viewer::start(&publisher.ticket());
+        for pad in ["video_0", "audio_0"] {
+            viewer.wait_frames(pad, 20);
+        }
+        assert_eq!(
+            nick(&publisher.sink, "status"),
+            "published",
+            "round {round}"
+        );
+        publisher.pipe.wait_eos();
+        viewer.pipe.wait_eos();
+        assert_eq!(nick(&publisher.sink, "status"), "ended");
+    }
+}
+
+/// The picture itself in an access unit, however it is written.
+fn slice(units: Vec<&[u8]>) -> Option<Vec<u8>> {
+    let last = units
+        .into_iter()
+        .rfind(|unit| NalKind::h264(unit) == NalKind::Content);
+    last.map(<[u8]>::to_vec)
+}
+
+#[test]
+fn a_flushing_seek_loses_no_picture_and_the_file_is_paced_from_there() {
+    let test = start();
+    let publisher = publish_movie(&movie(&test, 4));
+    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    publisher.pipe.play();
+    let viewer = Viewer::new(&publisher.ticket(), "latency=2000", |_| Some(String::new()));
+    viewer.pipe.play();
+    viewer.wait_frames("video_0", 60);
+    let before = sent.lock().expect("nobody panics with the lock").len();
+    let sought = Instant::now();
+    rewind(&publisher);
+    publisher.pipe.wait_eos();
+    assert!(
+        sought.elapsed() >= Duration::from_secs(3),
+        "four seconds of film were sent in {:?}",
+        sought.elapsed()
+    );
+    viewer.pipe.wait_eos();
+    let log = viewer.pad("video_0").expect("it was there");
+    let frames: Vec<_> = log.frames().collect();
+    let sent = sent.lock().expect("nobody panics with the lock");
+    // What came behind the seek begins with the file's first picture.
+    let first = slice(length_prefixed(&sent[0].data)).expect("there is a picture");
+    let again = frames
+        .iter()
+        .rposition(|frame| slice(annex_b(&frame.data)).as_ref() == Some(&first))
+        .expect("the first picture came");
+    assert!(again > 30, "the first picture came once only");
+    assert!(
+        frames[again].is_key() && frames[again].flags.contains(gst::BufferFlags::DISCONT),
+        "what comes after a seek is a discontinuity"
+    );
+    assert_eq!(frames.len() - again, 120, "of {} sent", sent.len() - before);
+    let times: Vec<_> = frames.iter().filter_map(|frame| frame.pts).collect();
+    assert!(times[again] > times[again - 1], "time went backwards");
+}
+
+#[test]
+fn a_pad_can_be_released_while_the_pipeline_is_paused() {
+    let test = start();
+    let publisher = publish_movie(&movie(&test, 2));
+    publisher
+        .pipe
+        .pipeline
+        .set_state(gst::State::Paused)
+        .expect("it starts");
+    let pad = publisher.sink.static_pad("video_0").expect("it is linked");
+    let sent = record(&pad);
+    publisher.pipe.wait("a buffer that waits", || {
+        (!sent.lock().expect("nobody panics with the lock").is_empty()).then_some(())
+    });
+    publisher.sink.release_request_pad(&pad);
+    assert!(publisher.sink.static_pad("video_0").is_none());
+    // The other one goes on.
+    let viewer = Viewer::start(&publisher.ticket());
+    publisher.pipe.play();
+    viewer.wait_frames("audio_0", 60);
+    assert!(viewer.pad("video_0").is_none());
+}
+
+/// What the sink's statistics say of its pads: their names, and those of their tracks.
+fn tracks(sink: &gst::Element) -> Vec<(String, String)> {
+    let stats: gst::Structure = sink.property("stats");
+    let tracks: gst::Structure = stats.get("tracks").expect("it is there");
+    let name = |track: gst::Structure| track.get("name").expect("it is there");
+    tracks
+        .iter()
+        .map(|(pad, track)| {
+            (
+                pad.to_string(),
+                name(track.get().expect("it is a structure")),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn tracks_are_named_by_what_they_carry_however_their_pads_are_linked() {
+    let _test = start();
+    let publisher = Publisher::start(&format!(
+        "{VIDEO} ! queue ! SINK  audiotestsrc is-live=true ! opusenc ! queue ! stream."
+    ));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.wait_frames("audio_0", 5);
+    let named = |pad: &str, track: &str| (pad.to_owned(), track.to_owned());
+    assert_eq!(
+        tracks(&publisher.sink),
+        [named("sink_0", "video_0"), named("sink_1", "audio_0")]
+    );
+}
+
+#[test]
+fn the_stream_ends_when_all_that_is_linked_has_ended() {
+    let _test = start();
+    let publisher = Publisher::new(&format!(
+        "SINK  {VIDEO} ! stream.video_0  audiotestsrc is-live=true ! opusenc ! stream.audio_0"
+    ));
+    let ends = |pad: &str| {
+        let pad = publisher.sink.static_pad(pad).expect("it is linked");
+        assert!(pad.send_event(gst::event::Eos::new()));
+    };
+    let _never_linked = publisher.sink.request_pad_simple("video_7");
+    publisher.pipe.play();
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    viewer.wait_frames("audio_0", 5);
+    ends("video_0");
+    assert_eq!(nick(&publisher.sink, "status"), "published");
+    // Sound is unlinked instead of ended.
+    let audio = publisher.sink.static_pad("audio_0").expect("it is linked");
+    let peer = audio.peer().expect("it is linked");
+    let _ = peer.unlink(&audio);
+    publisher.pipe.wait("the end", || {
+        (nick(&publisher.sink, "status") == "ended").then_some(())
+    });
+}
+
+#[test]
+fn a_discontinuity_of_upstream_reaches_the_viewer() {
+    let _test = start();
+    let publisher = Publisher::new(&format!("SINK  {VIDEO} ! stream.video_0"));
+    let pad = publisher.sink.static_pad("video_0").expect("it is linked");
+    let keys = AtomicUsize::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut()
+            && !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)
+            && keys.fetch_add(1, Ordering::Relaxed) % 4 == 3
+        {
+            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    publisher.pipe.play();
+    let viewer = Viewer::new(&publisher.ticket(), "latency=5000", |_| Some(String::new()));
+    viewer.pipe.play();
+    viewer.pipe.wait("a second discontinuity", || {
+        let log = viewer.pad("video_0")?;
+        let marked = log
+            .frames()
+            .skip(1)
+            .filter(|frame| frame.flags.contains(gst::BufferFlags::DISCONT));
+        (marked.count() > 0).then_some(())
+    });
+}
+
+/// Live H.264 whose encoder makes no key frame after the first, unless it is asked.
+const RARE_KEYS: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! \
+                         x264enc tune=zerolatency key-int-max=100000";
+
+#[test]
+fn after_a_pause_a_key_frame_is_asked_for() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{RARE_KEYS} ! SINK"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 20);
+    for state in [gst::State::Paused, gst::State::Playing] {
+        publisher
+            .pipe
+            .pipeline
+            .set_state(state)
+            .expect("the state changes");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let log = viewer.wait_more_frames("video_0", 20);
+    assert!(log.frames().filter(|frame| frame.is_key()).count() >= 2);
+}
+
+#[test]
+fn new_caps_within_a_group_of_pictures_ask_for_a_key_frame() {
+    let _test = start();
+    let publisher = Publisher::new(
+        "SINK  videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=30/1 ! \
+         vp8enc deadline=1 keyframe-max-dist=100000 ! identity ! stream.video_0",
+    );
+    let pad = publisher.sink.static_pad("video_0").expect("it is linked");
+    let source = pad.peer().expect("it is linked");
+    let count = AtomicUsize::new(0);
+    source.add_probe(gst::PadProbeType::BUFFER, move |source, _| {
+        if count.fetch_add(1, Ordering::Relaxed) == 30 {
+            let mut caps = source.current_caps().expect("they come before buffers");
+            caps.make_mut().set("framerate", gst::Fraction::new(25, 1));
+            source.push_event(gst::event::Caps::new(&caps));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    publisher.pipe.play();
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.pipe.wait("a second key frame", || {
+        let log = viewer.pad("video_0")?;
+        (log.frames().filter(|frame| frame.is_key()).count() >= 2).then_some(())
+    });
+    viewer.wait_more_frames("video_0", 20);
+}
+
+#[test]
+fn an_encoder_that_holds_pictures_back_is_spoken_of() {
+    let _test = start();
+    let slow = Publisher::start(&format!("{} ! SINK", VIDEO.replace("tune=zerolatency", "")));
+    slow.pipe.wait_warning("tune=zerolatency");
+    let fast = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::start(&fast.ticket());
+    viewer.wait_frames("video_0", 30);
+    assert_eq!(fast.pipe.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn raw_media_is_refused_once() {
+    let _test = start();
+    let publisher = Publisher::new("SINK  videotestsrc is-live=true ! stream.video_0");
+    let sent = record(&publisher.sink.static_pad("video_0").expect("it is linked"));
+    publisher.pipe.play();
+    publisher.pipe.wait_error();
+    eventually("more pictures after the error", || {
+        (sent.lock().expect("nobody panics with the lock").len() > 10).then_some(())
+    });
+    let messages = publisher.pipe.messages();
+    let errors = messages
+        .iter()
+        .filter(|message| message.type_() == gst::MessageType::Error);
+    assert_eq!(errors.count(), 1);
+}
+
+#[test]
+fn the_command_line_prints_the_ticket_unasked() {
+    let test = start();
+    let mut command = Command::new("gst-launch-1.0");
+    let line = format!("{VIDEO} ! irohlivesink name=stream {LOCAL} bind-address=127.0.0.1:0");
+    command.args(line.split_whitespace());
+    let mut publisher = Process::run(&test, "publisher", command);
+    let log = publisher.log_location();
+    publisher.wait("the ticket", || {
+        let log = std::fs::read_to_string(&log).ok()?;
+        log.lines()
+            .any(|line| line.starts_with("iroh-live:"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn stopping_says_goodbye_to_each_subscriber_and_takes_the_ticket_back_once() {
+    let _test = start();
+    let publisher = Publisher::new(&format!("{VIDEO} ! SINK"));
+    let log = Arc::new(Mutex::new(Vec::new()));
+    for signal in ["subscriber-added", "subscriber-removed"] {
+        let log = log.clone();
+        publisher.sink.connect(signal, false, move |_| {
+            log.lock()
+                .expect("nobody panics with the lock")
+                .push(signal);
+            None
+        });
+    }
+    let kept = log.clone();
+    publisher
+        .sink
+        .connect_notify(Some("ticket"), move |sink, _| {
+            let ticket = sink.property::<Option<String>>("ticket");
+            let what = if ticket.is_some() {
+                "ticket"
+            } else {
+                "no ticket"
+            };
+            kept.lock().expect("nobody panics with the lock").push(what);
+        });
+    publisher.pipe.play();
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let log = || log.lock().expect("nobody panics with the lock").clone();
+    publisher.pipe.wait("the viewer", || {
+        log().contains(&"subscriber-added").then_some(())
+    });
+    publisher.pipe.stop();
+    eventually("the goodbye", || {
+        log().contains(&"subscriber-removed").then_some(())
+    });
+    assert_eq!(publisher.sink.property::<u32>("subscribers"), 0);
+    assert_eq!(
+        log(),
+        [
+            "ticket",
+            "subscriber-added",
+            "no ticket",
+            "subscriber-removed"
+        ]
+    );
+    // And an element that was never started has none to take back.
+    let calls = Arc::new(Mutex::new(0));
+    let counted = calls.clone();
+    let idle = sink("");
+    idle.connect_notify(None, move |_, _| {
+        *counted.lock().expect("nobody panics with the lock") += 1;
+    });
+    idle.set_state(gst::State::Null).expect("it is stopped");
+    assert_eq!(*calls.lock().expect("nobody panics with the lock"), 0);
+}
+
+#[test]
+fn sync_is_a_boolean_as_that_of_every_sink() {
+    let _test = start();
+    let on = sink("");
+    assert!(on.property::<bool>("sync"));
+    on.set_property("sync", false);
+    assert!(!on.property::<bool>("sync"));
+    assert!(!sink("sync=false").property::<bool>("sync"));
+}
+
+#[test]
+fn a_file_that_need_not_be_paced_is_sent_at_once() {
+    let test = start();
+    let publisher = publish_movie(&movie(&test, 20));
+    publisher.sink.set_property("sync", false);
+    publisher.pipe.play();
+    publisher.pipe.wait_eos();
+    let took = publisher
+        .pipe
+        .pipeline
+        .current_running_time()
+        .expect("the clock runs");
+    assert!(took < gst::ClockTime::from_seconds(19), "took {took}");
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_published() {
+    let _test = start();
+    let publisher = Publisher::new(&format!("{VIDEO} ! SINK"));
+    // A child that does not come up: there is no such file.
+    let bin = publisher
+        .sink
+        .downcast_ref::<gst::Bin>()
+        .expect("it is one");
+    let child = gst::ElementFactory::make("filesrc")
+        .property("location", "/nowhere/at/all")
+        .build()
+        .expect("it is there");
+    bin.add(&child).expect("it is new");
+    publisher
+        .sink
+        .set_state(gst::State::Ready)
+        .expect("it gets this far");
+    let ticket = eventually("a ticket", || {
+        publisher.sink.property::<Option<String>>("ticket")
+    });
+    assert!(publisher.sink.set_state(gst::State::Paused).is_err());
+    let viewer = Viewer::start(&ticket);
+    viewer.pipe.wait_warning("It has none at the moment");
+    publisher
+        .sink
+        .set_state(gst::State::Null)
+        .expect("it stops");
+}
+
+#[test]
+fn buffers_are_no_measure_of_whether_a_stream_is_in_order() {
+    let _test = start();
+    // Before the first key frame thousands of buffers come, of a few bytes each.
+    let publisher = Publisher::new(
+        "SINK  appsrc name=bytes is-live=true format=bytes caps=video/x-h264,stream-format=byte-stream ! stream.video_0 \
+         audiotestsrc is-live=true ! opusenc ! stream.audio_0",
+    );
+    let encoder = Pipe::parse(
+        "videotestsrc num-buffers=90 ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 ! \
+         x264enc tune=zerolatency key-int-max=45 ! video/x-h264,stream-format=byte-stream ! appsink name=out sync=false",
+    );
+    encoder.play();
+    let out = encoder
+        .element("out")
+        .downcast::<gst_app::AppSink>()
+        .expect("that is what it is");
+    let mut stream = Vec::new();
+    while let Ok(sample) = out.pull_sample() {
+        let buffer = sample.buffer().expect("it has one");
+        stream.push((
+            iroh_live_tests::bytes_of(buffer),
+            buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+        ));
+    }
+    publisher.pipe.play();
+    let bytes = publisher
+        .pipe
+        .element("bytes")
+        .downcast::<gst_app::AppSrc>()
+        .expect("that is what it is");
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("audio_0", 10);
+    for (frame, is_delta) in stream.iter().skip(1) {
+        let size = if *is_delta { 1 } else { frame.len() };
+        for piece in frame.chunks(size) {
+            bytes
+                .push_buffer(gst::Buffer::from_slice(piece.to_vec()))
+                .expect("it is taken");
+        }
+    }
+    viewer.wait_frames("video_0", 10);
+    assert_eq!(publisher.pipe.warnings(), Vec::<String>::new());
 }

@@ -1,47 +1,66 @@
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig, TrackReservation},
-    media::caps::{Codec, sink_caps},
+    LiveTicket, LocalBroadcast,
+    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig},
+    iroh::EndpointId,
+    media::caps::sink_caps,
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{Status, Sync, pad::Pad, publisher::Publisher};
-use crate::{network::NetworkSettings, notifier::Notifier, stats};
+use super::{
+    pad::{self, Host, Pad},
+    publisher::{Event, Publisher},
+    status::Status,
+};
+use crate::{log::SINK as CAT, network::NetworkSettings, notifier::Notifier, stats};
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new(
-        "irohlivesink",
-        gst::DebugColorFlags::empty(),
-        Some("iroh-live: publishing"),
-    )
-});
-
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Settings {
     network: NetworkSettings,
     broadcast: Option<String>,
     ticket_location: Option<PathBuf>,
-    sync: Sync,
+    sync: bool,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            network: NetworkSettings::default(),
+            broadcast: None,
+            ticket_location: None,
+            sync: true,
+        }
+    }
+}
+
+/// What can be read of the element.
 #[derive(Debug, Default)]
-struct Shown {
+struct Readings {
     ticket: Option<String>,
     status: Status,
-    subscribers: u32,
+    viewers: BTreeSet<EndpointId>,
 }
 
-// Lock order: `pads` before a pad's own state; `publisher` is a leaf, as are `settings` and `shown`. None is held while
-// a signal is emitted, a pad added or a child's state changed.
+/// What lives from READY to NULL.
+struct Open {
+    publisher: Arc<Publisher>,
+    /// Cancelled under the lock of `readings`: what comes late must not change them.
+    closed: CancellationToken,
+}
+
+// Lock order: `pads` before a pad's own state; `open` is a leaf, as are `settings` and `readings`. None is held while a
+// signal is emitted, a message posted, a pad added or a child's state changed.
 #[derive(Default)]
 pub struct IrohLiveSink {
     settings: Mutex<Settings>,
-    shown: Mutex<Shown>,
-    publisher: Mutex<Option<Arc<Publisher>>>,
+    readings: Mutex<Readings>,
+    open: Mutex<Option<Open>>,
     pads: Mutex<Vec<Arc<Pad>>>,
     notifier: Notifier,
 }
@@ -68,7 +87,7 @@ impl ObjectImpl for IrohLiveSink {
                     .build(),
                 glib::ParamSpecString::builder("ticket")
                     .nick("Ticket")
-                    .blurb("What a viewer needs to watch. Notified when it is known, and again when the addresses change")
+                    .blurb("What a viewer needs to watch: iroh-live:…/name. Notified when it is known, when the addresses in it change, and when it is over, in NULL, where it is null. Also posted as an INFO message, and as an ELEMENT message named irohlive-ticket with the fields broadcast and ticket")
                     .read_only()
                     .build(),
                 glib::ParamSpecString::builder("ticket-location")
@@ -78,7 +97,7 @@ impl ObjectImpl for IrohLiveSink {
                     .build(),
                 glib::ParamSpecEnum::builder::<Status>("status")
                     .nick("Status")
-                    .blurb("What the element is at")
+                    .blurb("What the element does at the moment: waits to be started, learns how it can be reached, publishes, or has ended with its streams")
                     .read_only()
                     .build(),
                 glib::ParamSpecUInt::builder("subscribers")
@@ -94,9 +113,10 @@ impl ObjectImpl for IrohLiveSink {
                     ))
                     .read_only()
                     .build(),
-                glib::ParamSpecEnum::builder::<Sync>("sync")
+                glib::ParamSpecBoolean::builder("sync")
                     .nick("Sync")
-                    .blurb("Whether to wait on the clock before sending")
+                    .blurb("Wait on the clock before sending, so that a file takes as long as it lasts. What comes from a live source is sent at once in either case")
+                    .default_value(true)
                     .mutable_ready()
                     .build(),
             ];
@@ -132,7 +152,7 @@ impl ObjectImpl for IrohLiveSink {
         match pspec.name() {
             "broadcast" => settings.broadcast = text(),
             "ticket-location" => settings.ticket_location = text().map(Into::into),
-            "sync" => settings.sync = value.get().unwrap_or_default(),
+            "sync" => settings.sync = value.get().unwrap_or(true),
             name => {
                 settings.network.set(name, value);
             }
@@ -148,9 +168,11 @@ impl ObjectImpl for IrohLiveSink {
                 .map(|path| path.to_string_lossy().into_owned())
                 .to_value(),
             "sync" => lock(&self.settings).sync.to_value(),
-            "ticket" => lock(&self.shown).ticket.to_value(),
-            "status" => lock(&self.shown).status.to_value(),
-            "subscribers" => lock(&self.shown).subscribers.to_value(),
+            "ticket" => lock(&self.readings).ticket.to_value(),
+            "status" => lock(&self.readings).status.to_value(),
+            "subscribers" => u32::try_from(lock(&self.readings).viewers.len())
+                .unwrap_or(u32::MAX)
+                .to_value(),
             "stats" => self.stats().to_value(),
             name => lock(&self.settings)
                 .network
@@ -199,6 +221,8 @@ impl ElementImpl for IrohLiveSink {
                 .expect("the templates are well-formed")
             };
             vec![
+                // The first that fits is what a link that names no pad gets.
+                template("sink_%u", pad::all_caps()),
                 template("video_%u", sink_caps(MediaKind::Video)),
                 template("audio_%u", sink_caps(MediaKind::Audio)),
             ]
@@ -226,11 +250,12 @@ impl ElementImpl for IrohLiveSink {
                     .find(|name| element.static_pad(name).is_none())?
             }
         };
-        let pad = Pad::new(self, template, &name)
-            .and_then(|pad| pad.add_to(element.upcast_ref()).map(|()| pad))
-            .inspect_err(|error| gst::error!(CAT, imp = self, "pad {name}: {error}"))
-            .ok()?;
-        if let Some(broadcast) = self.publisher().and_then(|publisher| publisher.broadcast()) {
+        let pad = Pad::new(self, template, &name);
+        if let Err(error) = pad.add_to(element.upcast_ref()) {
+            gst::error!(CAT, imp = self, "pad {name}: {error}");
+            return None;
+        }
+        if let Some(broadcast) = self.broadcast() {
             pad.begin(broadcast.reserve_track());
         }
         let ghost = pad.ghost.clone();
@@ -239,7 +264,6 @@ impl ElementImpl for IrohLiveSink {
             self.release_pad(ghost.upcast_ref());
             return None;
         }
-        element.child_added(&ghost, &ghost.name());
         Some(ghost.upcast())
     }
 
@@ -251,14 +275,8 @@ impl ElementImpl for IrohLiveSink {
                 .map(|at| pads.remove(at))
         };
         let Some(removed) = removed else { return };
-        removed.finish();
-        let _ = removed.ghost.set_active(false);
         removed.remove_from(self.obj().upcast_ref());
-        removed.end();
-        let element = self.obj();
-        if element.remove_pad(pad).is_ok() {
-            element.child_removed(pad, &pad.name());
-        }
+        let _ = self.obj().remove_pad(pad);
         self.pad_ended();
     }
 
@@ -266,20 +284,25 @@ impl ElementImpl for IrohLiveSink {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        gst::debug!(CAT, imp = self, "{transition:?}");
         match transition {
             gst::StateChange::NullToReady => self.open()?,
             gst::StateChange::ReadyToPaused => self.begin()?,
             gst::StateChange::PausedToPlaying => {
-                if let Some(publisher) = self.publisher() {
-                    publisher.resume();
+                if let Some(broadcast) = self.broadcast() {
+                    // Running time stood still while wall-clock time went on.
+                    broadcast.resume();
                 }
             }
             _ => {}
         }
         let result = self.parent_change_state(transition);
+        gst::debug!(CAT, imp = self, "{transition:?}: {result:?}");
         match transition {
             gst::StateChange::PausedToReady => self.end(),
             gst::StateChange::ReadyToNull => self.close(),
+            // Nobody takes an element down that did not go up.
+            gst::StateChange::ReadyToPaused if result.is_err() => self.end(),
             gst::StateChange::NullToReady if result.is_err() => self.close(),
             _ => {}
         }
@@ -300,39 +323,97 @@ impl BinImpl for IrohLiveSink {
     }
 }
 
-impl ChildProxyImpl for IrohLiveSink {
-    fn children_count(&self) -> u32 {
-        u32::from(self.obj().num_pads())
+impl Host for IrohLiveSink {
+    fn broadcast(&self) -> Option<LocalBroadcast> {
+        self.publisher()?.broadcast()
     }
 
-    fn child_by_name(&self, name: &str) -> Option<glib::Object> {
-        self.obj().static_pad(name).map(glib::object::Cast::upcast)
+    fn waits_on_clock(&self) -> bool {
+        lock(&self.settings).sync
     }
 
-    fn child_by_index(&self, index: u32) -> Option<glib::Object> {
-        self.obj()
-            .pads()
-            .into_iter()
-            .nth(index as usize)
-            .map(glib::object::Cast::upcast)
+    fn publish_track(
+        &self,
+        pad: &str,
+        config: TrackConfig,
+    ) -> Result<LocalTrack, PublishTrackError> {
+        let broadcast = self.broadcast().ok_or(PublishTrackError::Ended)?;
+        let kind = if config.is_video() { "video" } else { "audio" };
+        // A pad may carry what its name does not say, and then another pad's name is not to be taken.
+        let own = pad.starts_with(kind).then(|| pad.to_owned());
+        let free = (0..)
+            .map(|number| format!("{kind}_{number}"))
+            .filter(|name| self.obj().static_pad(name).is_none());
+        for name in own.into_iter().chain(free) {
+            match broadcast.publish_track(name, config.clone()) {
+                Err(PublishTrackError::Duplicate(_)) => {}
+                published => return published,
+            }
+        }
+        Err(PublishTrackError::Ended)
+    }
+
+    fn pad_begins(&self, pad: &Pad) {
+        let Some(publisher) = self.publisher() else {
+            return;
+        };
+        let has_ended = lock(&self.readings).status == Status::Ended;
+        if has_ended {
+            // Viewers were told that it is over. What comes now is another broadcast.
+            publisher.end();
+            if let Err(message) = publisher.begin() {
+                self.post_error_message(message);
+                return;
+            }
+            self.set_status(Status::Published);
+        }
+        if let Some(broadcast) = publisher.broadcast()
+            && (has_ended || pad.has_ended())
+        {
+            pad.begin(broadcast.reserve_track());
+        }
+    }
+
+    /// Ends the broadcast when nothing comes from any pad any more.
+    fn pad_ended(&self) {
+        let over = {
+            let pads = lock(&self.pads);
+            pads.iter().any(|pad| pad.has_ended())
+                && pads
+                    .iter()
+                    .all(|pad| pad.has_ended() || !pad.ghost.is_linked())
+        };
+        if over && let Some(broadcast) = self.broadcast() {
+            broadcast.finish();
+            self.set_status(Status::Ended);
+        }
+    }
+
+    fn pad_failed(&self, pad: &Pad, reason: &str) -> bool {
+        let reason = pad.fail(reason);
+        let others = lock(&self.pads).iter().any(|pad| !pad.has_failed());
+        let Some(reason) = reason else { return others };
+        let name = pad.ghost.name();
+        if others {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Decode,
+                ("Pad {name} is not published any more: {reason}. The other pads go on")
+            );
+        } else {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Decode,
+                ("Pad {name} cannot be published: {reason}. Put a parser before it, or look at what comes into it")
+            );
+        }
+        others
     }
 }
 
 impl IrohLiveSink {
-    pub(super) fn of(element: &super::IrohLiveSink) -> &Self {
-        element.imp()
-    }
-
-    pub(super) fn weak_element(&self) -> glib::WeakRef<super::IrohLiveSink> {
-        self.obj().downgrade()
-    }
-
-    pub(super) fn publisher(&self) -> Option<Arc<Publisher>> {
-        lock(&self.publisher).clone()
-    }
-
-    pub(super) fn running_time(&self) -> Option<gst::ClockTime> {
-        self.obj().current_running_time()
+    fn publisher(&self) -> Option<Arc<Publisher>> {
+        lock(&self.open).as_ref().map(|open| open.publisher.clone())
     }
 
     fn broadcast_name(&self) -> String {
@@ -342,25 +423,30 @@ impl IrohLiveSink {
             .unwrap_or_else(|| self.obj().name().into())
     }
 
-    fn find(&self, is: impl Fn(&Pad) -> bool) -> Option<Arc<Pad>> {
-        lock(&self.pads).iter().find(|pad| is(pad)).cloned()
-    }
-
     fn open(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
+        let closed = CancellationToken::new();
+        let (weak, token) = (self.ref_counted().downgrade(), closed.clone());
+        let handler = Arc::new(move |event| {
+            if let Some(sink) = weak.upgrade() {
+                sink.handle(event, &token);
+            }
+        });
         let opened = settings.network.open(true).and_then(|live| {
             Publisher::start(
-                &self.obj(),
-                &self.notifier,
                 live,
                 self.broadcast_name(),
                 settings.ticket_location,
+                &self.notifier,
+                handler,
             )
         });
         match opened {
             Ok(publisher) => {
-                *lock(&self.publisher) = Some(Arc::new(publisher));
-                self.set_status(|_| Status::Starting);
+                let publisher = Arc::new(publisher);
+                *lock(&self.open) = Some(Open { publisher, closed });
+                // The ticket may have come already.
+                self.set_status_if(Status::Idle, Status::Starting);
                 Ok(())
             }
             Err(message) => {
@@ -377,10 +463,7 @@ impl IrohLiveSink {
                 for pad in lock(&self.pads).iter() {
                     pad.begin(broadcast.reserve_track());
                 }
-                self.set_status(|status| match status {
-                    Status::Ended => Status::Published,
-                    status => status,
-                });
+                self.set_status_if(Status::Ended, Status::Published);
                 Ok(())
             }
             Err(message) => {
@@ -400,24 +483,84 @@ impl IrohLiveSink {
     }
 
     fn close(&self) {
-        let publisher = lock(&self.publisher).take();
-        if let Some(publisher) = publisher {
-            publisher.stop();
+        let open = lock(&self.open).take();
+        if let Some(open) = &open {
+            open.publisher.stop();
         }
-        *lock(&self.shown) = Shown::default();
-        for property in ["ticket", "status", "subscribers"] {
-            self.obj().notify(property);
+        let last = {
+            let mut readings = lock(&self.readings);
+            if let Some(open) = &open {
+                open.closed.cancel();
+            }
+            std::mem::take(&mut *readings)
+        };
+        if last.ticket.is_some() {
+            self.notify_later("ticket");
+        }
+        if last.status != Status::Idle {
+            self.notify_later("status");
+        }
+        if !last.viewers.is_empty() {
+            self.notify_later("subscribers");
+            let element = self.obj().downgrade();
+            self.notifier.call(move || {
+                if let Some(element) = element.upgrade() {
+                    emit_each(&element, "subscriber-removed", &last.viewers);
+                }
+            });
         }
     }
 
-    pub(super) fn set_ticket(&self, ticket: String) {
-        gst::info!(CAT, imp = self, "ticket: {ticket}");
-        lock(&self.shown).ticket = Some(ticket.clone());
+    /// On the notifier's thread.
+    fn handle(&self, event: Event, closed: &CancellationToken) {
+        match event {
+            Event::Ticket(ticket) => self.set_ticket(&ticket, closed),
+            Event::TicketFile(location, error) => gst::element_imp_error!(
+                self,
+                gst::ResourceError::OpenWrite,
+                (
+                    "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
+                    location.display()
+                )
+            ),
+            Event::Viewers(viewers) => self.set_viewers(viewers, closed),
+        }
+    }
+
+    fn set_ticket(&self, ticket: &LiveTicket, closed: &CancellationToken) {
+        let text = ticket.to_string();
+        let first = {
+            let mut readings = lock(&self.readings);
+            if closed.is_cancelled() {
+                return;
+            }
+            if matches!(readings.status, Status::Idle | Status::Starting) {
+                readings.status = Status::Published;
+            }
+            readings.ticket.replace(text.clone()).is_none()
+        };
+        gst::info!(CAT, imp = self, "ticket: {text}");
+        if first && ticket.addr().is_empty() {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
+            );
+        }
         self.obj().notify("ticket");
-        self.set_status(Status::announced);
+        if first {
+            self.obj().notify("status");
+        }
+        gst::element_imp_info!(
+            self,
+            gst::ResourceError::Settings,
+            ("The ticket to watch this with: {text}"),
+            // All that gst-launch-1.0 prints.
+            ["{text}"]
+        );
         let structure = gst::Structure::builder("irohlive-ticket")
-            .field("broadcast", self.broadcast_name())
-            .field("ticket", ticket)
+            .field("broadcast", ticket.name())
+            .field("ticket", text)
             .build();
         let message = gst::message::Element::builder(structure)
             .src(&*self.obj())
@@ -425,19 +568,52 @@ impl IrohLiveSink {
         let _ = self.obj().post_message(message);
     }
 
-    pub(super) fn set_subscribers(&self, count: usize) {
-        lock(&self.shown).subscribers = u32::try_from(count).unwrap_or(u32::MAX);
-        self.obj().notify("subscribers");
+    fn set_viewers(&self, viewers: BTreeSet<EndpointId>, closed: &CancellationToken) {
+        let before = {
+            let mut readings = lock(&self.readings);
+            if closed.is_cancelled() {
+                return;
+            }
+            std::mem::replace(&mut readings.viewers, viewers.clone())
+        };
+        let element = self.obj();
+        element.notify("subscribers");
+        emit_each(&element, "subscriber-added", viewers.difference(&before));
+        emit_each(&element, "subscriber-removed", before.difference(&viewers));
     }
 
-    fn set_status(&self, change: impl Fn(Status) -> Status) {
-        let mut shown = lock(&self.shown);
-        let status = change(shown.status);
-        let changed = std::mem::replace(&mut shown.status, status) != status;
-        drop(shown);
+    fn set_status(&self, status: Status) {
+        let changed = std::mem::replace(&mut lock(&self.readings).status, status) != status;
         if changed {
-            self.obj().notify("status");
+            self.notify_later("status");
         }
+    }
+
+    fn set_status_if(&self, before: Status, status: Status) {
+        let changed = {
+            let mut readings = lock(&self.readings);
+            let changed = readings.status == before;
+            if changed {
+                readings.status = status;
+            }
+            changed
+        };
+        if changed {
+            self.notify_later("status");
+        }
+    }
+
+    fn notify_later(&self, property: &'static str) {
+        let element = self.obj().downgrade();
+        self.notifier.call(move || {
+            if let Some(element) = element.upgrade() {
+                element.notify(property);
+            }
+        });
+    }
+
+    fn find(&self, is: impl Fn(&Pad) -> bool) -> Option<Arc<Pad>> {
+        lock(&self.pads).iter().find(|pad| is(pad)).cloned()
     }
 
     fn stats(&self) -> gst::Structure {
@@ -454,115 +630,14 @@ impl IrohLiveSink {
             .field("subscribers", stats::nested("subscribers", subscribers))
             .build()
     }
+}
 
-    pub(super) fn sink_event(
-        &self,
-        ghost: &gst::GhostPad,
-        parent: Option<&impl IsA<gst::Object>>,
-        event: gst::Event,
-    ) -> bool {
-        if let gst::EventView::Caps(caps) = event.view()
-            && let Some(pad) = self.find(|pad| pad.ghost == *ghost)
-        {
-            let sync = lock(&self.settings).sync;
-            if let Err(message) = pad.configure(self.obj().upcast_ref(), caps.caps(), sync) {
-                self.post_error_message(message);
-                return false;
-            }
-        }
-        gst::Pad::event_default(ghost, parent, event)
-    }
-
-    /// Keeps what is wrong with one pad from stopping the others.
-    pub(super) fn isolate(
-        &self,
-        ghost: &gst::GhostPad,
-        flow: Result<gst::FlowSuccess, gst::FlowError>,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let Some(pad) = self.find(|pad| pad.ghost == *ghost) else {
-            return flow;
-        };
-        let failed = matches!(
-            flow,
-            Err(gst::FlowError::Error | gst::FlowError::NotNegotiated)
-        );
-        if !failed && !pad.is_fruitless() {
-            return flow;
-        }
-        if self.pad_failed(&pad, "the stream cannot be parsed") {
-            Ok(gst::FlowSuccess::Ok)
-        } else {
-            Err(gst::FlowError::Error)
-        }
-    }
-
-    /// Says on the bus that a pad failed. Returns whether others go on.
-    fn pad_failed(&self, pad: &Pad, reason: &str) -> bool {
-        let told = pad.fail(reason);
-        let others = lock(&self.pads).iter().any(|pad| pad.failure().is_none());
-        let Some(reason) = told else { return others };
-        let name = pad.ghost.name();
-        if others {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Decode,
-                ("Pad {name} is not published any more: {reason}. The other pads go on")
-            );
-        } else {
-            gst::element_imp_error!(
-                self,
-                gst::StreamError::Decode,
-                ("Pad {name} cannot be published: {reason}. Put a parser before it, or look at what comes into it")
-            );
-        }
-        others
-    }
-
-    pub(super) fn publish_track(
-        &self,
-        reservation: Option<TrackReservation>,
-        pad: &Pad,
-        codec: Codec,
-        config: TrackConfig,
-    ) -> Result<LocalTrack, PublishTrackError> {
-        let publisher = self.publisher().ok_or(PublishTrackError::Ended)?;
-        let broadcast = publisher.broadcast().ok_or(PublishTrackError::Ended)?;
-        let kind = if codec.is_video() { "video" } else { "audio" };
-        // A pad may carry what its name does not say, and then another pad's name is not to be taken.
-        let own = pad.ghost.name().to_string();
-        let free = (0..).map(|n| format!("{kind}_{n}")).find(|name| {
-            self.obj().static_pad(name).is_none()
-                && !broadcast.catalog().video.renditions.contains_key(name)
-                && !broadcast.catalog().audio.renditions.contains_key(name)
-        });
-        let name = match free {
-            Some(free) if !own.starts_with(kind) => free,
-            _ => own,
-        };
-        let track = broadcast.publish_track(name, config)?;
-        // Given up only now, so that the first catalog has the track in it.
-        drop(reservation);
-        Ok(track)
-    }
-
-    /// Ends the broadcast when nothing comes from any pad any more.
-    pub(super) fn pad_ended(&self) {
-        let pads = lock(&self.pads);
-        if pads.is_empty() || !pads.iter().all(|pad| pad.has_ended()) {
-            return;
-        }
-        drop(pads);
-        if let Some(broadcast) = self.publisher().and_then(|publisher| publisher.broadcast()) {
-            broadcast.finish();
-            self.set_status(|_| Status::Ended);
-        }
-    }
-
-    pub(super) fn write(
-        &self,
-        pad: &Pad,
-        sample: &gst::Sample,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        pad.write(self, sample)
+fn emit_each<'a>(
+    element: &super::IrohLiveSink,
+    signal: &str,
+    peers: impl IntoIterator<Item = &'a EndpointId>,
+) {
+    for peer in peers {
+        element.emit_by_name::<()>(signal, &[&peer.to_string()]);
     }
 }

@@ -1,131 +1,126 @@
 //! One pad of the sink: a parser where one is needed, and an appsink that writes to a track.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Instant,
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    EncodedFrame,
-    broadcast::{LocalTrack, MediaKind, TrackReservation, WriteError},
-    media::caps::{self, Codec},
+    LocalBroadcast,
+    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig, TrackReservation},
+    media::{
+        caps::{self, Codec},
+        sample,
+    },
 };
 
-use super::{Sync, imp};
+use super::{
+    keyframes::{self, KeyframeRequests},
+    stall::Stall,
+    track::{Incoming, Track, Written},
+};
+use crate::log::SINK as CAT;
 
-/// So many buffers in a row that nothing comes of are no stream that begins in the middle: they are something else.
-const UNPARSABLE: u64 = 1200;
+/// Upstream that holds back more than this is spoken of: nobody wants that of a live stream.
+const LONGEST_LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+
+type Flow = Result<gst::FlowSuccess, gst::FlowError>;
+
+/// What a pad needs of the element that it belongs to.
+pub(super) trait Host: ElementImpl {
+    /// The broadcast of this run.
+    fn broadcast(&self) -> Option<LocalBroadcast>;
+
+    /// Whether to wait on the clock where upstream does not.
+    fn waits_on_clock(&self) -> bool;
+
+    /// Makes the track of the pad called `pad`.
+    fn publish_track(
+        &self,
+        pad: &str,
+        config: TrackConfig,
+    ) -> Result<LocalTrack, PublishTrackError>;
+
+    /// A stream begins at the pad, perhaps after the end of another.
+    fn pad_begins(&self, pad: &Pad);
+
+    /// Nothing more comes from the pad for now.
+    fn pad_ended(&self);
+
+    /// Nothing will come of what flows into the pad. Returns whether others go on.
+    fn pad_failed(&self, pad: &Pad, reason: &str) -> bool;
+}
 
 pub(super) struct Pad {
     pub(super) ghost: gst::GhostPad,
     appsink: gst_app::AppSink,
-    state: Mutex<PadState>,
-    frames: AtomicU64,
-    bytes: AtomicU64,
-    /// Buffers that came in since a frame was published.
-    fruitless: AtomicU64,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct PadState {
+struct State {
     parser: Option<gst::Element>,
     codec: Option<Codec>,
-    /// Holds this pad's place in the first catalog.
-    reservation: Option<TrackReservation>,
-    track: Option<LocalTrack>,
-    /// The caps that the track was described by.
-    caps: Option<gst::Caps>,
-    /// The publisher's count of moves of the timeline when the last frame was written.
-    moves: u32,
-    discont: bool,
+    track: Track,
+    keyframes: KeyframeRequests,
+    stall: Stall,
+    /// Why the last frame was dropped, if it was.
+    dropped: Option<String>,
+    latency_checked: bool,
     ended: bool,
+    released: bool,
     /// Why nothing more comes from this pad.
     failure: Option<String>,
+    frames: u64,
+    bytes: u64,
 }
 
 impl Pad {
-    pub(super) fn new(
-        sink: &imp::IrohLiveSink,
-        template: &gst::PadTemplate,
-        name: &str,
-    ) -> Result<Arc<Self>, glib::BoolError> {
-        let appsink = gst_app::AppSink::builder()
-            .name(format!("{name}-appsink"))
-            // A pad without data must not keep the pipeline from starting.
-            .async_(false)
-            .sync(false)
-            .enable_last_sample(false)
-            .qos(false)
-            .build();
-        // Video from before the segment is what later frames refer to; audio from there is dropped below.
-        appsink.set_drop_out_of_segment(false);
-        let ghost = gst::GhostPad::builder_from_template(template)
-            .name(name)
-            .query_function(|pad, parent, query| {
-                imp::IrohLiveSink::catch_panic_pad_function(
-                    parent,
-                    || false,
-                    |_| sink_query(pad, parent, query),
-                )
-            })
-            .event_function(|pad, parent, event| {
-                imp::IrohLiveSink::catch_panic_pad_function(
-                    parent,
-                    || false,
-                    |sink| sink.sink_event(pad, parent, event),
-                )
-            })
-            .chain_function(|pad, parent, buffer| {
-                imp::IrohLiveSink::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |sink| {
-                        let flow = gst::ProxyPad::chain_default(pad, parent, buffer);
-                        sink.isolate(pad, flow)
-                    },
-                )
-            })
-            .chain_list_function(|pad, parent, list| {
-                imp::IrohLiveSink::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |sink| {
-                        let flow = gst::ProxyPad::chain_list_default(pad, parent, list);
-                        sink.isolate(pad, flow)
-                    },
-                )
-            })
-            .build();
-        let pad = Arc::new(Self {
-            ghost,
-            appsink,
+    pub(super) fn new<H: Host>(host: &H, template: &gst::PadTemplate, name: &str) -> Arc<Self> {
+        let pad = Arc::new_cyclic(|weak| Self {
+            ghost: ghost_pad::<H>(template, name, weak),
+            appsink: gst_app::AppSink::builder()
+                .name(format!("{name}-appsink"))
+                // A pad without data must not keep the pipeline from starting.
+                .async_(false)
+                .sync(false)
+                .enable_last_sample(false)
+                .qos(false)
+                .build(),
             state: Mutex::default(),
-            frames: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            fruitless: AtomicU64::new(0),
         });
-        let (weak, element) = (Arc::downgrade(&pad), sink.weak_element());
-        let (eos_weak, eos_element) = (weak.clone(), element.clone());
+        // Video from before the segment is what later frames refer to; audio from there is dropped below.
+        pad.appsink.set_drop_out_of_segment(false);
+        let (samples, ends, unlinked) = (
+            (Arc::downgrade(&pad), host.ref_counted().downgrade()),
+            (Arc::downgrade(&pad), host.ref_counted().downgrade()),
+            host.ref_counted().downgrade(),
+        );
         pad.appsink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
                 .new_sample(move |appsink| {
                     let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-                    let (Some(pad), Some(element)) = (weak.upgrade(), element.upgrade()) else {
-                        return Err(gst::FlowError::Flushing);
-                    };
-                    imp::IrohLiveSink::of(&element).write(&pad, &sample)
+                    match (samples.0.upgrade(), samples.1.upgrade()) {
+                        (Some(pad), Some(host)) => pad.write(&*host, &sample),
+                        _ => Err(gst::FlowError::Flushing),
+                    }
                 })
                 .eos(move |_| {
-                    if let (Some(pad), Some(element)) = (eos_weak.upgrade(), eos_element.upgrade())
-                    {
+                    if let (Some(pad), Some(host)) = (ends.0.upgrade(), ends.1.upgrade()) {
                         pad.finish();
-                        imp::IrohLiveSink::of(&element).pad_ended();
+                        host.pad_ended();
                     }
                 })
                 .build(),
         );
-        Ok(pad)
+        pad.ghost.connect_unlinked(move |_, _| {
+            // It may be the last that the others waited for.
+            if let Some(host) = unlinked.upgrade() {
+                host.pad_ended();
+            }
+        });
+        pad
     }
 
     /// Puts the pad's elements into the bin and links them.
@@ -135,139 +130,52 @@ impl Pad {
         self.appsink.sync_state_with_parent()
     }
 
-    /// Takes the pad's elements out of the bin.
+    /// Stops for good and takes the pad's elements out of the bin.
     pub(super) fn remove_from(&self, bin: &gst::Bin) {
-        let _ = self.target(None);
-        let parser = self.state().parser.take();
-        for element in parser.iter().chain([self.appsink.upcast_ref()]) {
-            // Stops for good before it leaves, whatever the bin does in the meantime.
+        self.finish();
+        let parser = {
+            let mut state = self.state();
+            state.released = true;
+            state.parser.take()
+        };
+        // The appsink first: a thread that waits in it for the clock or for the pipeline to play has the pad's lock.
+        let elements = [self.appsink.upcast_ref()].into_iter().chain(&parser);
+        for element in elements.clone() {
             element.set_locked_state(true);
             let _ = element.set_state(gst::State::Null);
+        }
+        let _ = self.ghost.set_active(false);
+        let _ = self.target(None);
+        for element in elements {
             let _ = bin.remove(element);
         }
+        self.end();
     }
 
-    /// Links what is right for `caps` behind the pad.
-    ///
-    /// # Errors
-    /// An error message for the bus.
-    pub(super) fn configure(
-        &self,
-        bin: &gst::Bin,
-        caps: &gst::CapsRef,
-        sync: Sync,
-    ) -> Result<(), gst::ErrorMessage> {
-        let pad = self.ghost.name();
-        let codec = Codec::of(caps).map_err(|reason| {
-            gst::error_msg!(gst::StreamError::WrongType, ("Pad {pad}: {reason}"))
-        })?;
-        self.appsink.set_sync(match sync {
-            Sync::True => true,
-            Sync::False => false,
-            Sync::Auto => !self.upstream_is_live(),
-        });
-        if self.state().codec == Some(codec) {
-            return Ok(());
-        }
-        let failed = |error: glib::BoolError| {
-            gst::error_msg!(gst::CoreError::Negotiation, ("Pad {pad}: {error}"))
-        };
-        self.target(None).map_err(failed)?;
-        let old = self.state().parser.take();
-        if let Some(old) = old {
-            let _ = old.set_state(gst::State::Null);
-            let _ = bin.remove(&old);
-        }
-        let appsink_pad = self.appsink.static_pad("sink");
-        match codec.parser() {
-            None => {
-                self.appsink.set_caps(None);
-                self.target(appsink_pad).map_err(failed)?;
-            }
-            Some(factory) => {
-                let parser = gst::ElementFactory::make(factory).build().map_err(|_| {
-                    gst::error_msg!(
-                        gst::CoreError::MissingPlugin,
-                        ("Pad {pad}: the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good")
-                    )
-                })?;
-                for (name, value) in codec.parser_settings() {
-                    if parser.has_property(name) {
-                        parser.set_property_from_str(name, value);
-                    }
-                }
-                self.appsink.set_caps(Some(&codec.wire_caps()));
-                bin.add(&parser).map_err(failed)?;
-                parser.link(&self.appsink).map_err(failed)?;
-                parser.sync_state_with_parent().map_err(failed)?;
-                self.target(parser.static_pad("sink")).map_err(failed)?;
-                self.state().parser = Some(parser);
-            }
-        }
-        let mut state = self.state();
-        state.codec = Some(codec);
-        state.caps = None;
-        Ok(())
-    }
-
-    /// Counts a buffer that came in. Returns whether too many came that nothing can be made of.
-    pub(super) fn is_fruitless(&self) -> bool {
-        self.fruitless.fetch_add(1, Ordering::Relaxed) == UNPARSABLE
-    }
-
-    /// Whether this pad has the element among its own.
-    pub(super) fn owns(&self, element: &gst::Object) -> bool {
-        self.appsink.upcast_ref::<gst::Object>() == element
-            || self
-                .state()
-                .parser
-                .as_ref()
-                .is_some_and(|parser| parser.upcast_ref::<gst::Object>() == element)
-    }
-
-    fn upstream_is_live(&self) -> bool {
-        let mut query = gst::query::Latency::new();
-        self.ghost.peer_query(&mut query) && query.result().0
-    }
-
-    fn target(&self, target: Option<gst::Pad>) -> Result<(), glib::BoolError> {
-        self.ghost.set_target(target.as_ref())
-    }
-
-    /// Never held while elements change state or pads are linked.
-    fn state(&self) -> MutexGuard<'_, PadState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a run: the pad's track will be part of its broadcast.
+    /// Begins a run, or begins anew within one: the pad's track will be part of the broadcast.
     pub(super) fn begin(&self, reservation: TrackReservation) {
-        let parser = self.state().parser.clone();
-        let codec = self.state().codec;
-        *self.state() = PadState {
-            parser,
-            codec,
-            reservation: Some(reservation),
-            ..PadState::default()
+        let mut state = self.state();
+        *state = State {
+            parser: state.parser.take(),
+            codec: state.codec,
+            track: Track::new(reservation),
+            frames: state.frames,
+            bytes: state.bytes,
+            ..State::default()
         };
     }
 
     /// Ends a run, without telling viewers that it was meant to end.
     pub(super) fn end(&self) {
-        let mut state = self.state();
-        state.reservation = None;
-        state.track = None;
-        state.caps = None;
+        self.state().track = Track::default();
     }
 
     /// Upstream ended, or the pad goes away: viewers get the track's end.
-    pub(super) fn finish(&self) {
+    fn finish(&self) {
         let mut state = self.state();
-        state.reservation = None;
         state.ended = true;
-        if let Some(track) = &mut state.track
-            && let Err(error) = track.finish()
-        {
-            gst::debug!(imp::CAT, obj = self.ghost, "end of track: {error}");
+        if let Err(error) = state.track.finish() {
+            gst::debug!(CAT, obj = self.ghost, "end of track: {error}");
         }
     }
 
@@ -275,184 +183,428 @@ impl Pad {
     ///
     /// Returns the reason if it was in order until now.
     pub(super) fn fail(&self, reason: &str) -> Option<String> {
-        let mut state = self.state();
-        if state.ended {
-            return None;
-        }
-        let reason = state
-            .failure
-            .get_or_insert_with(|| reason.to_owned())
-            .clone();
-        drop(state);
+        let reason = {
+            let mut state = self.state();
+            if state.ended {
+                return None;
+            }
+            state
+                .failure
+                .get_or_insert_with(|| reason.to_owned())
+                .clone()
+        };
         self.finish();
         Some(reason)
     }
 
-    pub(super) fn failure(&self) -> Option<String> {
-        self.state().failure.clone()
+    pub(super) fn has_failed(&self) -> bool {
+        self.state().failure.is_some()
     }
 
     pub(super) fn has_ended(&self) -> bool {
         self.state().ended
     }
 
+    /// Whether this pad has the element among its own.
+    pub(super) fn owns(&self, element: &gst::Object) -> bool {
+        let parser = self.state().parser.clone();
+        self.appsink.upcast_ref::<gst::Object>() == element
+            || parser.is_some_and(|parser| parser.upcast_ref::<gst::Object>() == element)
+    }
+
     pub(super) fn stats(&self) -> gst::Structure {
         let state = self.state();
         gst::Structure::builder("track")
-            .field(
-                "name",
-                state.track.as_ref().map_or("", |track| track.name()),
-            )
-            .field("frames", self.frames.load(Ordering::Relaxed))
-            .field("bytes", self.bytes.load(Ordering::Relaxed))
-            .field(
-                "watched",
-                state.track.as_ref().is_some_and(LocalTrack::is_watched),
-            )
+            .field("name", state.track.name())
+            .field("frames", state.frames)
+            .field("bytes", state.bytes)
+            .field("watched", state.track.is_watched())
             .build()
     }
 
-    /// Writes a frame to the track, describing the track first where that is due.
-    pub(super) fn write(
-        &self,
-        sink: &imp::IrohLiveSink,
-        sample: &gst::Sample,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (Some(buffer), Some(segment), Some(new_caps)) =
-            (sample.buffer_owned(), sample.segment(), sample.caps())
-        else {
-            return Ok(gst::FlowSuccess::Ok);
-        };
+    fn target(&self, target: Option<gst::Pad>) -> Result<(), glib::BoolError> {
+        self.ghost.set_target(target.as_ref())
+    }
+
+    /// Never held while elements change state, pads are linked, or anything is posted.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn event<H: Host>(&self, host: &H, parent: Option<&gst::Object>, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = self.ghost, "{event:?}");
+        let pass = |event| gst::Pad::event_default(&self.ghost, parent, event);
+        match event.view() {
+            gst::EventView::Caps(caps) => {
+                if let Err(message) = self.configure(host, caps.caps()) {
+                    // Said once: what comes is dropped, so that upstream has nothing to complain of.
+                    if self.fail("its caps were refused").is_some() {
+                        host.post_error_message(message);
+                    }
+                    return true;
+                }
+                pass(event)
+            }
+            gst::EventView::StreamStart(_) => {
+                host.pad_begins(self);
+                pass(event)
+            }
+            gst::EventView::FlushStart(_) => {
+                // Like any sink that waits on the clock it loses its state, so that time begins anew when the first buffer
+                // after the flush is there.
+                self.appsink.set_async(true);
+                let passed = pass(event);
+                self.appsink.set_async(false);
+                passed
+            }
+            gst::EventView::FlushStop(flush) => {
+                let resets_time = flush.resets_time();
+                let passed = pass(event);
+                self.flushed(host, resets_time);
+                passed
+            }
+            _ => pass(event),
+        }
+    }
+
+    /// What comes now does not continue what came before.
+    fn flushed<H: Host>(&self, host: &H, resets_time: bool) {
+        if self.has_failed() {
+            // Upstream may do better this time.
+            self.state().failure = None;
+        }
+        host.pad_begins(self);
+        if let Some(broadcast) = host.broadcast() {
+            if resets_time {
+                broadcast.restart();
+            } else {
+                broadcast.resume();
+            }
+        }
         let mut state = self.state();
-        let state = &mut *state;
-        let Some(codec) = state
-            .codec
-            .filter(|_| state.failure.is_none() && !state.ended)
-        else {
-            return Ok(gst::FlowSuccess::Ok);
+        state.track.interrupt();
+        state.stall = Stall::default();
+    }
+
+    /// Links what is right for `caps` behind the pad.
+    ///
+    /// # Errors
+    /// An error message for the bus.
+    fn configure<H: Host>(&self, host: &H, caps: &gst::CapsRef) -> Result<(), gst::ErrorMessage> {
+        let pad = self.ghost.name();
+        let codec = Codec::of(caps).map_err(|reason| {
+            gst::error_msg!(gst::StreamError::WrongType, ("Pad {pad}: {reason}"))
+        })?;
+        self.appsink
+            .set_sync(host.waits_on_clock() && !self.upstream_latency().0);
+        if self.state().codec == Some(codec) {
+            return Ok(());
+        }
+        let bin = host.obj();
+        let bin = bin.upcast_ref::<gst::Element>().downcast_ref::<gst::Bin>();
+        let linked = bin
+            .ok_or_else(|| glib::bool_error!("the element is no bin"))
+            .and_then(|bin| self.link(bin, codec));
+        linked.map_err(|error| {
+            gst::error_msg!(gst::CoreError::Negotiation, ("Pad {pad}: {error}"))
+        })?;
+        let mut state = self.state();
+        state.codec = Some(codec);
+        state.track.forget_caps();
+        Ok(())
+    }
+
+    fn link(&self, bin: &gst::Bin, codec: Codec) -> Result<(), glib::BoolError> {
+        self.target(None)?;
+        let old = self.state().parser.take();
+        if let Some(old) = old {
+            let _ = old.set_state(gst::State::Null);
+            let _ = bin.remove(&old);
+        }
+        let Some(factory) = codec.parser() else {
+            self.appsink.set_caps(None);
+            return self.target(self.appsink.static_pad("sink"));
         };
-        if caps::is_header(codec, &buffer) || buffer.size() == 0 {
+        let parser = gst::ElementFactory::make(factory).build().map_err(|_| {
+            glib::bool_error!(
+                "the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good"
+            )
+        })?;
+        for (name, value) in codec.parser_settings() {
+            if parser.has_property(name) {
+                parser.set_property_from_str(name, value);
+            }
+        }
+        self.appsink.set_caps(Some(&codec.wire_caps()));
+        bin.add(&parser)?;
+        parser.link(&self.appsink)?;
+        parser.sync_state_with_parent()?;
+        self.target(parser.static_pad("sink"))?;
+        self.state().parser = Some(parser);
+        Ok(())
+    }
+
+    /// Whether upstream is live, and for how long it holds back what it gives.
+    fn upstream_latency(&self) -> (bool, gst::ClockTime) {
+        let mut query = gst::query::Latency::new();
+        if !self.ghost.peer_query(&mut query) {
+            return (false, gst::ClockTime::ZERO);
+        }
+        let (live, min, _) = query.result();
+        (live, min)
+    }
+
+    /// Takes what flows in, and keeps what is wrong with it from stopping the other pads.
+    fn chain<H: Host>(&self, host: &H, push: impl FnOnce() -> Flow) -> Flow {
+        if self.has_failed() {
             return Ok(gst::FlowSuccess::Ok);
         }
+        let reason = match push() {
+            Err(gst::FlowError::Error) => "the stream cannot be parsed".to_owned(),
+            Err(gst::FlowError::NotNegotiated) => format!(
+                "its caps do not fit ({})",
+                self.ghost
+                    .current_caps()
+                    .map_or("there are none".into(), |caps| caps.to_string())
+            ),
+            // A demuxer goes on with what is still linked.
+            Err(gst::FlowError::Flushing) if self.state().released => {
+                return Err(gst::FlowError::NotLinked);
+            }
+            flow => {
+                self.report_stall(host);
+                return flow;
+            }
+        };
+        if !host.pad_failed(self, &reason) {
+            return Err(gst::FlowError::Error);
+        }
+        // After a flush the pipeline waits for a buffer, or for an end as this is.
+        if let Some(pad) = self.appsink.static_pad("sink") {
+            pad.send_event(gst::event::Eos::new());
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Says so if buffers come and come, and nothing is made of them. They are taken all the same: it may be that a key
+    /// frame comes at last.
+    fn report_stall<H: Host>(&self, host: &H) {
+        let reason = {
+            let mut state = self.state();
+            if state.ended || !state.stall.buffer(Instant::now()) {
+                return;
+            }
+            state.dropped.clone()
+        };
+        keyframes::request(&self.ghost);
+        gst::element_imp_warning!(
+            host,
+            gst::StreamError::Decode,
+            (
+                "Nothing has come of what flows into pad {} for a while: {}. It is taken as soon as it is in order",
+                self.ghost.name(),
+                reason.as_deref().unwrap_or(
+                    "no frame is found in it; look whether it is what its caps say, or put a parser before the pad"
+                )
+            )
+        );
+    }
+
+    /// Writes a frame to the track.
+    fn write<H: Host>(&self, host: &H, sample: &gst::Sample) -> Flow {
+        let (Some(buffer), Some(segment), Some(frame_caps), Some(broadcast)) = (
+            sample.buffer_owned(),
+            sample.segment(),
+            sample.caps(),
+            host.broadcast(),
+        ) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let codec = self.state().codec;
+        let Some(codec) = codec.filter(|codec| !caps::is_header(*codec, &buffer)) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let element = host.obj();
+        let now = element.upcast_ref::<gst::Element>().current_running_time();
+        let Some(time) = running_time(&buffer, segment, now) else {
+            gst::debug!(CAT, obj = self.ghost, "dropped a frame without a time");
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        if buffer.size() == 0 || (!codec.is_video() && time < 0) {
+            // Audio from before the segment. Video from there is kept, as later frames refer to it.
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let now = now.and_then(|now| i64::try_from(now.nseconds()).ok());
+        let Some((timestamp, moves)) = broadcast.timestamp(time, now) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
         let flags = buffer.flags();
-        state.discont |= flags.contains(gst::BufferFlags::DISCONT);
-        let keyframe = !codec.is_video() || !flags.contains(gst::BufferFlags::DELTA_UNIT);
-        let Some(publisher) = sink.publisher() else {
-            return Err(gst::FlowError::Flushing);
+        let frame = Incoming {
+            codec,
+            caps: frame_caps,
+            payload: sample::payload(buffer).ok_or(gst::FlowError::Error)?,
+            timestamp,
+            moves,
+            is_keyframe: !codec.is_video() || !flags.contains(gst::BufferFlags::DELTA_UNIT),
+            is_discontinuity: flags.contains(gst::BufferFlags::DISCONT),
         };
-        let now = sink.running_time();
-        let running_time = match (
-            buffer.pts().or(buffer.dts()),
-            segment.downcast_ref::<gst::ClockTime>(),
-        ) {
-            (Some(time), Some(segment)) => segment.to_running_time_full(time),
-            // A stream without timestamps, as raw Annex B from a file: it is shown when it comes.
-            _ => now.map(gst::Signed::Positive),
-        };
-        let Some(running_time) = running_time else {
-            gst::debug!(imp::CAT, obj = self.ghost, "dropped a frame without a time");
-            return Ok(gst::FlowSuccess::Ok);
-        };
-        if !codec.is_video() && running_time.is_negative() {
-            // Before the beginning of the segment. Video of that kind is kept, as later frames refer to it.
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        let Some((timestamp, moves)) = publisher.timestamp(running_time, now) else {
-            return Ok(gst::FlowSuccess::Ok);
-        };
-        let payload = iroh_live::media::sample::payload(buffer).ok_or(gst::FlowError::Error)?;
-        if state.caps.as_deref() != Some(new_caps) {
-            if !keyframe {
-                // What the frame is becomes known with the next key frame only.
+        let written = {
+            let mut state = self.state();
+            if state.failure.is_some() || state.ended {
                 return Ok(gst::FlowSuccess::Ok);
             }
-            match codec.describe(new_caps, &payload) {
-                Err(reason) if codec.is_video() => {
-                    gst::debug!(
-                        imp::CAT,
-                        obj = self.ghost,
-                        "waiting for a key frame: {reason}"
-                    );
-                    return Ok(gst::FlowSuccess::Ok);
-                }
-                Err(reason) => {
-                    state.failure = Some(reason);
-                    return Err(gst::FlowError::Error);
-                }
-                Ok(config) => {
-                    gst::info!(imp::CAT, obj = self.ghost, "track: {config:?}");
-                    let described = match &mut state.track {
-                        Some(track) => track.set_config(config),
-                        None => sink
-                            .publish_track(state.reservation.take(), self, codec, config)
-                            .map(|track| state.track = Some(track)),
-                    };
-                    if let Err(error) = described {
-                        state.failure = Some(error.to_string());
-                        return Err(gst::FlowError::Error);
-                    }
-                    state.caps = Some(new_caps.to_owned());
-                }
-            }
-        }
-        let Some(track) = &mut state.track else {
-            return Ok(gst::FlowSuccess::Ok);
+            let name = self.ghost.name();
+            state
+                .track
+                .write(frame, |config| host.publish_track(&name, config))
         };
-        let size = payload.len() as u64;
-        let mut frame = EncodedFrame::new(timestamp, payload, keyframe);
-        frame.discontinuity = std::mem::replace(&mut state.moves, moves) != moves;
-        match track.write(frame) {
-            Ok(()) => {
-                self.fruitless.store(0, Ordering::Relaxed);
-                self.frames.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.written(host, written)
+    }
+
+    /// What follows from what became of a frame.
+    fn written<H: Host>(&self, host: &H, written: Written) -> Flow {
+        match written {
+            Written::Published(size) => {
+                let check_latency = {
+                    let mut state = self.state();
+                    state.frames += 1;
+                    state.bytes += size;
+                    state.keyframes.answered();
+                    state.stall.published();
+                    state.dropped = None;
+                    !std::mem::replace(&mut state.latency_checked, true)
+                };
+                if check_latency {
+                    self.report_latency(host);
+                }
             }
-            Err(WriteError::NoKeyframe) => {
-                gst::debug!(
-                    imp::CAT,
-                    obj = self.ghost,
-                    "dropped a frame before the first key frame"
-                );
+            Written::NeedsKeyframe(reason) => {
+                gst::debug!(CAT, obj = self.ghost, "a frame is dropped: {reason}");
+                let ask = {
+                    let mut state = self.state();
+                    state.dropped = Some(reason);
+                    state.keyframes.is_due(Instant::now())
+                };
+                if ask {
+                    keyframes::request(&self.ghost);
+                }
             }
-            Err(WriteError::Ended) => return Err(gst::FlowError::Eos),
-            Err(error @ WriteError::GroupTooLarge) => {
-                // Said once for each group, as what follows has no key frame.
+            Written::Dropped(reason) => {
+                gst::warning!(CAT, obj = self.ghost, "a frame is dropped: {reason}");
+                self.state().dropped = Some(reason);
+            }
+            Written::TooLarge(reason) => {
+                keyframes::request(&self.ghost);
                 gst::element_imp_warning!(
-                    sink,
+                    host,
                     gst::StreamError::Encode,
                     (
-                        "Pad {}: {error}. Frames are dropped until the next key frame",
+                        "Pad {}: {reason}. Frames are dropped until the next key frame",
                         self.ghost.name()
                     )
                 );
             }
-            Err(error) => {
-                gst::warning!(
-                    imp::CAT,
-                    obj = self.ghost,
-                    "frame at {timestamp:?}: {error}"
-                );
+            Written::Ended => return Err(gst::FlowError::Eos),
+            Written::Failed(reason) => {
+                self.state().failure = Some(reason);
+                return Err(gst::FlowError::Error);
             }
         }
         Ok(gst::FlowSuccess::Ok)
     }
+
+    fn report_latency<H: Host>(&self, host: &H) {
+        let (live, latency) = self.upstream_latency();
+        gst::debug!(
+            CAT,
+            obj = self.ghost,
+            "upstream: live {live}, latency {latency}"
+        );
+        if live && latency >= LONGEST_LATENCY {
+            gst::element_imp_warning!(
+                host,
+                gst::StreamError::Encode,
+                (
+                    "What comes into pad {} is held back for {} ms before it gets here, and viewers see it that much later. Most often that is an encoder that looks ahead, or a jitter buffer: set tune=zerolatency on x264enc, a smaller latency on rtspsrc",
+                    self.ghost.name(),
+                    latency.mseconds()
+                )
+            );
+        }
+    }
 }
 
-/// A pad takes audio and video alike, whatever its name: `queue ! stream.` names neither, and gst-launch links it to
-/// the first template.
+/// When a frame is presented, in nanoseconds of the pipeline's running time.
+fn running_time(
+    buffer: &gst::BufferRef,
+    segment: &gst::Segment,
+    now: Option<gst::ClockTime>,
+) -> Option<i64> {
+    let nanos = |time: gst::ClockTime| i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
+    let time = buffer.pts().or(buffer.dts());
+    match (time, segment.downcast_ref::<gst::ClockTime>()) {
+        (Some(time), Some(segment)) => match segment.to_running_time_full(time)? {
+            gst::Signed::Positive(time) => Some(nanos(time)),
+            gst::Signed::Negative(time) => Some(-nanos(time)),
+        },
+        // A stream without timestamps, as raw Annex B from a file: it is shown when it comes.
+        _ => now.map(nanos),
+    }
+}
+
+fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>) -> gst::GhostPad {
+    let (events, buffers, lists) = (weak.clone(), weak.clone(), weak.clone());
+    gst::GhostPad::builder_from_template(template)
+        .name(name)
+        .query_function(|pad, parent, query| {
+            H::catch_panic_pad_function(parent, || false, |_| sink_query(pad, parent, query))
+        })
+        .event_function(move |_, parent, event| {
+            H::catch_panic_pad_function(
+                parent,
+                || false,
+                |host| {
+                    events
+                        .upgrade()
+                        .is_some_and(|pad| pad.event(host, parent, event))
+                },
+            )
+        })
+        .chain_function(move |ghost, parent, buffer| {
+            H::catch_panic_pad_function(
+                parent,
+                || Err(gst::FlowError::Error),
+                |host| {
+                    let pad = buffers.upgrade().ok_or(gst::FlowError::NotLinked)?;
+                    pad.chain(host, || gst::ProxyPad::chain_default(ghost, parent, buffer))
+                },
+            )
+        })
+        .chain_list_function(move |ghost, parent, list| {
+            H::catch_panic_pad_function(
+                parent,
+                || Err(gst::FlowError::Error),
+                |host| {
+                    let pad = lists.upgrade().ok_or(gst::FlowError::NotLinked)?;
+                    pad.chain(host, || {
+                        gst::ProxyPad::chain_list_default(ghost, parent, list)
+                    })
+                },
+            )
+        })
+        .build()
+}
+
+/// A pad takes audio and video alike, whatever its name.
 fn sink_query(
     pad: &gst::GhostPad,
-    parent: Option<&impl IsA<gst::Object>>,
+    parent: Option<&gst::Object>,
     query: &mut gst::QueryRef,
 ) -> bool {
-    let all = || {
-        let mut all = caps::sink_caps(MediaKind::Video);
-        all.merge(caps::sink_caps(MediaKind::Audio));
-        all
-    };
+    gst::log!(CAT, obj = pad, "{query:?}");
     match query.view_mut() {
         gst::QueryViewMut::Caps(query) => {
-            let all = all();
+            let all = all_caps();
             let result = match query.filter_owned() {
                 Some(filter) => filter.intersect_with_mode(&all, gst::CapsIntersectMode::First),
                 None => all,
@@ -461,10 +613,17 @@ fn sink_query(
             true
         }
         gst::QueryViewMut::AcceptCaps(query) => {
-            let accepted = query.caps().can_intersect(&all());
+            let accepted = query.caps().can_intersect(&all_caps());
             query.set_result(accepted);
             true
         }
         _ => gst::Pad::query_default(pad, parent, query),
     }
+}
+
+/// What any pad takes.
+pub(super) fn all_caps() -> gst::Caps {
+    let mut all = caps::sink_caps(MediaKind::Video);
+    all.merge(caps::sink_caps(MediaKind::Audio));
+    all
 }

@@ -1,35 +1,45 @@
-//! The published broadcast: the endpoint, the ticket, the subscribers, the timeline.
+//! The published broadcast: the endpoint, the ticket, the viewers.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use gst::{glib, prelude::*};
-use iroh_live::{Live, LocalBroadcast, TicketWatcher, iroh::EndpointId};
+use iroh_live::{Live, LiveTicket, LocalBroadcast, TicketWatcher, iroh::EndpointId};
 use tokio::task::JoinSet;
 
-use super::{IrohLiveSink, Status};
-use crate::{notifier::Notifier, runtime, stats};
+use crate::{log::SINK as CAT, notifier::Notifier, runtime, stats};
+
+/// What the element has to know.
+pub(super) enum Event {
+    /// The ticket is known, or another than before.
+    Ticket(LiveTicket),
+    /// It could not be written to its file.
+    TicketFile(PathBuf, std::io::Error),
+    /// These peers watch now.
+    Viewers(BTreeSet<EndpointId>),
+}
+
+/// Takes events, on the notifier's thread.
+pub(super) type Handler = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// What lives from READY to NULL.
 pub(super) struct Publisher {
     live: Live,
     name: String,
     /// Of the current run, from PAUSED to READY.
-    run: Mutex<Option<LocalBroadcast>>,
+    broadcast: Mutex<Option<LocalBroadcast>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Publisher {
     pub(super) fn start(
-        element: &IrohLiveSink,
-        notifier: &Notifier,
         live: Live,
         name: String,
         ticket_location: Option<PathBuf>,
+        notifier: &Notifier,
+        handler: Handler,
     ) -> Result<Self, gst::ErrorMessage> {
         let tickets = live.watch_ticket(&name).map_err(|error| {
             // Nothing but this closes the endpoint, and lets go of its port.
@@ -43,20 +53,16 @@ impl Publisher {
         let _guard = runtime::runtime()?.enter();
         let mut tasks = JoinSet::new();
         tasks.spawn(announce(
-            element.downgrade(),
-            notifier.clone(),
             tickets,
             ticket_location,
-        ));
-        tasks.spawn(count_subscribers(
-            element.downgrade(),
             notifier.clone(),
-            live.clone(),
+            handler.clone(),
         ));
+        tasks.spawn(watch_viewers(live.clone(), notifier.clone(), handler));
         Ok(Self {
             live,
             name,
-            run: Mutex::default(),
+            broadcast: Mutex::default(),
             tasks: Mutex::new(tasks),
         })
     }
@@ -73,46 +79,23 @@ impl Publisher {
                     ("{error}. Set the property broadcast to another name")
                 )
             })?;
-        *self.run() = Some(broadcast.clone());
+        *self.slot() = Some(broadcast.clone());
         Ok(broadcast)
     }
 
     pub(super) fn broadcast(&self) -> Option<LocalBroadcast> {
-        self.run().clone()
+        self.slot().clone()
     }
 
     /// Ends the broadcast. Viewers whose tracks were not finished wait for it to come back.
     pub(super) fn end(&self) {
-        let broadcast = self.run().take();
+        let broadcast = self.slot().take();
         if let Some(broadcast) = broadcast {
             // The tracks go one by one now, without having ended. Were the catalog still open, viewers would see them
             // leave it one by one, and take away their pads.
             broadcast.finish();
         }
         self.live.transport().unpublish(&self.name);
-    }
-
-    /// The pipeline was paused, so running time and wall-clock time have come apart.
-    pub(super) fn resume(&self) {
-        if let Some(broadcast) = &*self.run() {
-            broadcast.resume();
-        }
-    }
-
-    /// Running time as wall-clock time, and how often the timeline was moved so far.
-    ///
-    /// `now` is the element's running time, if there is a clock.
-    pub(super) fn timestamp(
-        &self,
-        running_time: gst::Signed<gst::ClockTime>,
-        now: Option<gst::ClockTime>,
-    ) -> Option<(Duration, u32)> {
-        let nanos = |time: gst::ClockTime| i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
-        let time = match running_time {
-            gst::Signed::Positive(time) => nanos(time),
-            gst::Signed::Negative(time) => -nanos(time),
-        };
-        self.broadcast()?.timestamp(time, now.map(nanos))
     }
 
     /// What is known of each peer, by its id.
@@ -139,125 +122,64 @@ impl Publisher {
             live.shutdown().await;
         });
         if stopped.is_err() {
-            gst::warning!(super::imp::CAT, "the transport did not stop");
+            gst::warning!(CAT, "the transport did not stop");
         }
     }
 
-    fn run(&self) -> MutexGuard<'_, Option<LocalBroadcast>> {
-        self.run.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<LocalBroadcast>> {
+        self.broadcast
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Says the ticket as soon as it is known how this end is reached, and again when that changes.
 async fn announce(
-    element: glib::WeakRef<IrohLiveSink>,
-    notifier: Notifier,
     mut tickets: TicketWatcher,
     location: Option<PathBuf>,
+    notifier: Notifier,
+    handler: Handler,
 ) {
-    let mut is_first = true;
     while let Some(ticket) = tickets.next().await {
-        let has_no_address = std::mem::take(&mut is_first) && ticket.addr().is_empty();
-        let (element, location) = (element.clone(), location.clone());
+        let (location, handler) = (location.clone(), handler.clone());
         notifier
             .run(move || {
-                let Some(element) = element.upgrade() else {
-                    return;
-                };
-                if has_no_address {
-                    gst::element_warning!(
-                        element,
-                        gst::ResourceError::Settings,
-                        ("This machine has no network that viewers could reach it by. The ticket gets its addresses when one is there")
-                    );
-                }
-                let ticket = ticket.to_string();
-                if let Some(location) = &location
-                    && let Err(error) = write_ticket(location, &ticket)
+                if let Some(location) = location
+                    && let Err(error) = write_ticket(&location, &ticket)
                 {
-                    gst::element_error!(
-                        element,
-                        gst::ResourceError::OpenWrite,
-                        (
-                            "The ticket cannot be written to {}: {error}. Set ticket-location to a file that can be written",
-                            location.display()
-                        )
-                    );
+                    handler(Event::TicketFile(location, error));
                 }
-                element.set_ticket(ticket);
+                handler(Event::Ticket(ticket));
             })
             .await;
     }
 }
 
 /// Writes the whole file or nothing, as somebody may be waiting for it.
-fn write_ticket(location: &PathBuf, ticket: &str) -> std::io::Result<()> {
-    let mut draft = location.clone().into_os_string();
+fn write_ticket(location: &Path, ticket: &LiveTicket) -> std::io::Result<()> {
+    let mut draft = location.as_os_str().to_owned();
     draft.push(".part");
     std::fs::write(&draft, format!("{ticket}\n"))?;
     std::fs::rename(&draft, location)
 }
 
 /// Tells of peers that come and go.
-async fn count_subscribers(element: glib::WeakRef<IrohLiveSink>, notifier: Notifier, live: Live) {
+async fn watch_viewers(live: Live, notifier: Notifier, handler: Handler) {
     let mut sessions = live.transport().sessions();
-    let mut known = BTreeMap::<EndpointId, usize>::new();
+    let mut known = BTreeSet::new();
     loop {
-        let mut now = BTreeMap::<EndpointId, usize>::new();
-        for session in &*sessions.borrow_and_update() {
-            *now.entry(session.remote_id()).or_default() += 1;
-        }
-        let added: Vec<_> = now
-            .keys()
-            .filter(|id| !known.contains_key(*id))
-            .copied()
+        let now: BTreeSet<_> = sessions
+            .borrow_and_update()
+            .iter()
+            .map(|session| session.remote_id())
             .collect();
-        let removed: Vec<_> = known
-            .keys()
-            .filter(|id| !now.contains_key(*id))
-            .copied()
-            .collect();
-        known = now;
-        let (count, element) = (known.len(), element.clone());
-        if !added.is_empty() || !removed.is_empty() {
-            notifier
-                .run(move || {
-                    if let Some(element) = element.upgrade() {
-                        element.subscribers_changed(count, &added, &removed);
-                    }
-                })
-                .await;
+        if now != known {
+            known.clone_from(&now);
+            let handler = handler.clone();
+            notifier.run(move || handler(Event::Viewers(now))).await;
         }
         if sessions.changed().await.is_err() {
             return;
-        }
-    }
-}
-
-impl IrohLiveSink {
-    fn set_ticket(&self, ticket: String) {
-        use glib::subclass::prelude::*;
-        self.imp().set_ticket(ticket);
-    }
-
-    fn subscribers_changed(&self, count: usize, added: &[EndpointId], removed: &[EndpointId]) {
-        use glib::subclass::prelude::*;
-        self.imp().set_subscribers(count);
-        for id in added {
-            self.emit_by_name::<()>("subscriber-added", &[&id.to_string()]);
-        }
-        for id in removed {
-            self.emit_by_name::<()>("subscriber-removed", &[&id.to_string()]);
-        }
-    }
-}
-
-impl Status {
-    /// What follows from a ticket being known.
-    pub(super) fn announced(self) -> Self {
-        match self {
-            Self::Starting => Self::Published,
-            other => other,
         }
     }
 }
