@@ -41,6 +41,7 @@ mod branch;
 mod config;
 mod control;
 mod decode;
+mod drift;
 mod error;
 mod frame;
 mod player;

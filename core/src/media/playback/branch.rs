@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     config::VideoOutput,
+    drift,
     error::PlaybackError,
     frame::{AudioSamples, VideoFrame},
     queue::FrameQueue,
@@ -261,16 +262,20 @@ impl Output {
                 description.push_str("appsink name=sink");
                 description
             }
-            Self::Samples(_) => {
-                "audioconvert ! audioresample ! volume name=volume ! appsink name=sink".to_owned()
-            }
-            Self::Device(device) => {
-                format!("audioconvert ! audioresample ! volume name=volume ! {device}")
-            }
+            Self::Samples(_) => format!("{} ! appsink name=sink", sound()),
+            Self::Device(device) => format!("{} ! audioconvert ! {device}", sound()),
         };
         let bin =
             gst::parse::bin_from_description(&description, true).map_err(|error| failed(&error))?;
         let volume = bin.by_name("volume");
+        let pad = bin
+            .by_name("drift")
+            .and_then(|drift| drift.static_pad("src"));
+        if let Some(pad) = pad
+            && latency.is_some()
+        {
+            drift::correct(&pad);
+        }
         if let Self::Device(_) = self {
             tune(&bin, latency.is_some());
             return Ok((bin, volume));
@@ -336,6 +341,15 @@ impl Output {
     }
 }
 
+/// What sound goes through on the way to an output.
+fn sound() -> String {
+    format!(
+        "audioconvert ! audio/x-raw,format={},layout=interleaved ! identity name=drift
+         ! audioresample ! volume name=volume",
+        gst_audio::AUDIO_FORMAT_F32.to_str()
+    )
+}
+
 fn pull(sink: &gst_app::AppSink) -> Result<gst::Sample, gst::FlowError> {
     sink.pull_sample().map_err(|_| gst::FlowError::Eos)
 }
@@ -370,6 +384,10 @@ fn tune(bin: &gst::Bin, sync: bool) {
             set("sync", sync.to_value());
             set("async", false.to_value());
         }
+        if element.has_property("slave-method") {
+            // The device has a clock of its own. The default is to jump by up to 40 ms, which clicks.
+            element.set_property_from_str("slave-method", "resample");
+        }
         if element.has_property("buffer-time") {
             set("buffer-time", DEVICE_BUFFER.to_value());
             set("latency-time", DEVICE_PERIOD.to_value());
@@ -386,6 +404,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_audio_sink_follows_the_clock_by_resampling() {
+        gst::init().unwrap();
+        let output = Output::Device("pulsesink name=device".to_owned());
+        let (bin, _) = output
+            .make(Some(gst::ClockTime::from_mseconds(200)))
+            .unwrap();
+        let device = bin.by_name("device").unwrap();
+        let method = device.property_value("slave-method");
+        let (_, method) = glib::EnumValue::from_value(&method).unwrap();
+        assert_eq!(method.nick(), "resample");
+    }
 
     #[tokio::test]
     async fn dropping_a_branch_does_not_wait_for_its_threads() {

@@ -116,7 +116,8 @@ impl AudioBackend {
     /// To an output that is described as `gst-launch-1.0` does it, like `pulsesink device=headset` or
     /// `alsasink device=hw:1`.
     ///
-    /// [`AudioBackend::default()`] is the system's default output.
+    /// [`AudioBackend::default()`] is the system's default output. A sink that can follow the clock by resampling
+    /// (`slave-method`) is set to do so.
     pub fn device(description: impl Into<String>) -> Self {
         Self(Backend::Device(description.into()))
     }
