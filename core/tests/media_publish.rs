@@ -1099,3 +1099,60 @@ async fn an_element_can_be_the_source() {
     drop(local);
     until("the pipeline is gone", || weak.upgrade().is_none()).await;
 }
+
+/// A source on the network that sends in real time, and stalls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_stalls_is_not_late_ever_after() {
+    iroh_live::media::init().unwrap();
+    const STALL: Duration = Duration::from_secs(3);
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::Gray8, 160, 120)
+        .fps(gst::Fraction::new(25, 1))
+        .build()
+        .unwrap();
+    let source = gst_app::AppSrc::builder()
+        .caps(&info.to_caps().unwrap())
+        .format(gst::Format::Time)
+        .build();
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    let mut preview = video.preview();
+    let element: gst::Element = source.clone().upcast();
+    video
+        .set_source(element, VideoCodec::Vp8, [small(100_000)])
+        .unwrap();
+    let buffering = |source: &gst_app::AppSrc, percent| {
+        let message = gst::message::Buffering::builder(percent)
+            .src(source)
+            .build();
+        source.post_message(message).unwrap();
+    };
+    let feeding = tokio::spawn({
+        let source = source.clone();
+        async move {
+            for number in 0..100 {
+                if number == 25 {
+                    buffering(&source, 0);
+                    tokio::time::sleep(STALL).await;
+                    buffering(&source, 100);
+                }
+                let mut buffer = gst::Buffer::from_slice(vec![80; 160 * 120]);
+                let time = gst::ClockTime::from_mseconds(40 * number);
+                buffer.get_mut().unwrap().set_pts(time);
+                if source.push_buffer(buffer).is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            // The end would come by itself.
+        }
+    });
+    let mut late = Vec::new();
+    for _ in 0..60 {
+        let frame = soon("a frame", preview.next_frame()).await.unwrap();
+        late.push(LocalBroadcast::now().saturating_sub(frame.timestamp()));
+    }
+    let last = late[late.len() - 5..].iter().min().unwrap();
+    assert!(*last < STALL / 2, "{late:?}");
+    video.stop();
+    feeding.await.unwrap();
+}

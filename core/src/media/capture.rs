@@ -1,5 +1,6 @@
 //! Where pictures and sound come from.
 
+mod buffering;
 mod device;
 mod error;
 mod input;
@@ -9,7 +10,7 @@ mod source;
 mod split;
 
 pub use error::SourceError;
-pub(super) use pipeline::{CaptureTime, FrameSink, Tap, stop};
+pub(super) use pipeline::{CaptureTime, FrameSink, Tap};
 pub use push::{AudioPusher, PushError, VideoPusher};
 pub use source::{AudioSource, MediaSource, VideoSource};
 pub(super) use source::{RunningSource, SourceKind};

@@ -8,7 +8,7 @@ use super::{
     device,
     error::{SourceError, make},
 };
-use crate::media::ladder::plan::CaptureFormat;
+use crate::media::{element::set, ladder::plan::CaptureFormat};
 
 /// What a pipeline begins with.
 #[derive(Debug)]
@@ -99,6 +99,10 @@ pub(super) fn elements(
         }
         Input::Uri(uri) => {
             let decoder = make("uridecodebin3", BASE)?;
+            if !uri.starts_with("file:") {
+                // It says when the network is too slow, so that nothing goes on without it.
+                set(&decoder, "use-buffering", "true");
+            }
             decoder.set_property("uri", uri);
             Ok(vec![decoder])
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use gst::{glib, prelude::*};
 
 use super::{
+    buffering::Buffering,
     error::{SourceError, make},
     input::{Input, elements},
 };
@@ -75,7 +76,7 @@ impl Tap {
 pub(in crate::media) struct Capture {
     pipeline: Option<gst::Pipeline>,
     /// Lives as long as the pipeline, which knows it weakly.
-    _router: Arc<Router>,
+    router: Arc<Router>,
 }
 
 impl Capture {
@@ -89,6 +90,7 @@ impl Capture {
         pipeline.use_clock(Some(&gst::SystemClock::obtain()));
         let router = Arc::new(Router {
             pipeline: pipeline.downgrade(),
+            buffering: Buffering::new(),
             deinterlace,
             state: Mutex::new(RouterState {
                 free: taps.clone(),
@@ -109,7 +111,7 @@ impl Capture {
         // From here on it is stopped wherever this ends.
         let capture = Self {
             pipeline: Some(pipeline.clone()),
-            _router: router.clone(),
+            router: router.clone(),
         };
         pipeline.add_many(&row)?;
         gst::Element::link_many(&row)?;
@@ -127,15 +129,13 @@ impl Capture {
             (None, Err(error)) => Err(SourceError::Start(error)),
             (None, Ok(_)) => Ok(capture),
         }
-        .inspect_err(|_| {
-            let _ = pipeline.set_state(gst::State::Null);
-        })
+        .inspect_err(|_| router.buffering.stop(&pipeline))
     }
 
     /// Stops it, and waits until its device is closed.
     pub fn stop(mut self) {
         if let Some(pipeline) = self.pipeline.take() {
-            let _ = pipeline.set_state(gst::State::Null);
+            self.router.buffering.stop(&pipeline);
         }
     }
 }
@@ -143,22 +143,18 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         if let Some(pipeline) = self.pipeline.take() {
-            stop(&pipeline);
+            let buffering = self.router.buffering.clone();
+            // Whoever lets go of it last may be one of its threads.
+            pipeline.call_async(move |pipeline| buffering.stop(pipeline));
         }
     }
-}
-
-/// Stops a pipeline from a thread of its own: whoever lets go of it last may be one of its threads.
-pub(in crate::media) fn stop(pipeline: &gst::Pipeline) {
-    pipeline.call_async(|pipeline| {
-        let _ = pipeline.set_state(gst::State::Null);
-    });
 }
 
 /// Brings what a source gives to those who want it.
 #[derive(Debug)]
 struct Router {
     pipeline: glib::WeakRef<gst::Pipeline>,
+    buffering: Arc<Buffering>,
     deinterlace: bool,
     taps: Vec<Tap>,
     state: Mutex<RouterState>,
@@ -304,6 +300,9 @@ impl Router {
             .qos(false)
             .build();
         pace(&sink);
+        if tap.kind == MediaKind::Video {
+            take_any_layout(&sink);
+        }
         let (samples, end) = (tap.clone(), tap.clone());
         sink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
@@ -343,6 +342,11 @@ impl Router {
                         MediaKind::Audio => gst::StreamType::AUDIO,
                     })
                 });
+            }
+            gst::MessageView::Buffering(message) => {
+                if let Some(pipeline) = self.pipeline.upgrade() {
+                    self.buffering.report(&pipeline, message.percent());
+                }
             }
             gst::MessageView::Eos(_) => self.miss(|_| true),
             _ => {}
@@ -411,6 +415,23 @@ fn pace(sink: &gst_app::AppSink) {
     });
 }
 
+/// Says that pictures may have any layout in memory, as a meta describes it: who makes them copies them otherwise, from
+/// the strides of a device to those that are usual.
+fn take_any_layout(sink: &gst_app::AppSink) {
+    let Some(pad) = sink.static_pad("sink") else {
+        return;
+    };
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| {
+        if let Some(query) = info.query_mut()
+            && let gst::QueryViewMut::Allocation(query) = query.view_mut()
+        {
+            query.add_allocation_meta::<gst_video::VideoMeta>(None);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 fn deliver(sink: &gst_app::AppSink, sample: &gst::Sample, tap: &Tap) {
     let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
         return;
@@ -422,4 +443,30 @@ fn deliver(sink: &gst_app::AppSink, sample: &gst::Sample, tap: &Tap) {
     // Without timestamps it is of the present.
     let captured = running_time(sample).map_or(now, |time| nanoseconds(base).saturating_add(time));
     tap.frame(&caps, &buffer, CaptureTime { captured, now });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_taken_in_any_layout() {
+        crate::media::init().unwrap();
+        let sink = gst_app::AppSink::builder().build();
+        take_any_layout(&sink);
+        let caps = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 100, 100)
+            .build()
+            .unwrap()
+            .to_caps()
+            .unwrap();
+        let source = gst::Pad::builder(gst::PadDirection::Src).build();
+        source.link(&sink.static_pad("sink").unwrap()).unwrap();
+        let mut query = gst::query::Allocation::new(Some(&caps), true);
+        assert!(source.peer_query(&mut query));
+        assert!(
+            query
+                .find_allocation_meta::<gst_video::VideoMeta>()
+                .is_some()
+        );
+    }
 }

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::media::{
     caps::Codec,
-    capture,
     encoder::{EncoderSettings, RateChange, Tuned},
     ladder::plan::RenditionSpec,
     sample,
@@ -263,7 +262,10 @@ impl EncoderPipeline {
 
 impl Drop for EncoderPipeline {
     fn drop(&mut self) {
-        capture::stop(&self.pipeline);
+        // Whoever lets go of it last may be one of its threads.
+        self.pipeline.call_async(|pipeline| {
+            let _ = pipeline.set_state(gst::State::Null);
+        });
     }
 }
 
