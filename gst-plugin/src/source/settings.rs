@@ -46,7 +46,7 @@ impl Settings {
         let ticket = |name, nick| {
             glib::ParamSpecString::builder(name)
                 .nick(nick)
-                .blurb("The ticket to watch, as irohlivesink gives it out: iroh-live:…/name. ticket and uri are the same. Options may follow, as in iroh-live:…/name?latency=50&relay-mode=disabled; they set the properties latency, max-lag, timeout, relay-mode, relay-urls, bind-address and address-lookup")
+                .blurb("The ticket to watch, as irohlivesink gives it out: iroh-live:…/name. ticket and uri are the same. Options may follow, as in iroh-live:…/name?latency=50&relay-mode=disabled; they set the properties latency, max-lag, timeout, relay-mode and address-lookup")
                 .mutable_ready()
                 .build()
         };
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn options_of_the_ticket_set_properties() {
         let settings = of(&format!(
-            "{TICKET}?latency=50&timeout=7000&max-lag=900&relay-mode=disabled&address-lookup=none&bind-address=127.0.0.1%3A0"
+            "{TICKET}?latency=50&timeout=7000&max-lag=900&relay-mode=disabled&address-lookup=none"
         ));
         assert_eq!(settings.latency(), gst::ClockTime::from_mseconds(50));
         assert_eq!(settings.timeout(), Some(Duration::from_secs(7)));
@@ -220,12 +220,18 @@ mod tests {
         };
         assert_eq!(text("relay-mode"), "disabled");
         assert_eq!(text("address-lookup"), "none");
-        assert_eq!(
-            settings.get("bind-address").unwrap().get::<&str>(),
-            Ok("127.0.0.1:0")
-        );
         assert_eq!(settings.ticket().unwrap().name(), "garden");
         assert_eq!(settings.complaint(), None);
+    }
+
+    #[test]
+    fn a_ticket_of_a_stranger_says_neither_where_to_listen_nor_which_relays_are_ours() {
+        for option in ["bind-address=:22", "relay-urls=http://localhost:8080"] {
+            let settings = of(&format!("{TICKET}?{option}"));
+            let (name, _) = option.split_once('=').unwrap();
+            assert_eq!(settings.get(name).unwrap().get::<Option<&str>>(), Ok(None));
+            assert!(settings.complaint().unwrap().contains(name));
+        }
     }
 
     #[test]
