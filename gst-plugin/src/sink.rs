@@ -2,10 +2,12 @@
 
 use gst::{glib, prelude::*};
 
+mod caps;
 mod imp;
 mod keyframes;
 mod pad;
 mod publisher;
+mod settings;
 mod stall;
 mod status;
 mod track;

@@ -586,3 +586,38 @@ fn buffers_are_no_measure_of_whether_a_stream_is_in_order() {
     viewer.wait_frames("video_0", 10);
     assert_eq!(publisher.pipe.warnings(), Vec::<String>::new());
 }
+
+#[test]
+fn a_pad_whose_codec_changes_goes_on() {
+    let _test = start();
+    let raw =
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=30/1";
+    let publisher = Publisher::start(&format!(
+        "input-selector name=select ! SINK \
+         {raw} ! x264enc tune=zerolatency key-int-max=15 ! select.sink_0 \
+         {raw} ! vp8enc deadline=1 keyframe-max-dist=15 ! select.sink_1"
+    ));
+    let viewer = Viewer::start(&publisher.ticket());
+    let carries = |codec: &str| {
+        viewer.pipe.wait(codec, || {
+            let pads = viewer.pads();
+            let pad = pads.iter().rfind(|pad| !pad.removed && !pad.has_ended())?;
+            let caps = pad.caps().pop()?;
+            let is_it = caps.structure(0)?.name() == codec;
+            (is_it && pad.frames().count() > 20).then_some(())
+        });
+    };
+    let select = publisher.pipe.element("select");
+    for (number, codec) in ["video/x-h264", "video/x-vp8", "video/x-h264"]
+        .iter()
+        .enumerate()
+    {
+        let pad = select.static_pad(&format!("sink_{}", number % 2));
+        select.set_property("active-pad", pad);
+        carries(codec);
+    }
+    assert_eq!(
+        tracks(&publisher.sink),
+        [("sink_0".to_owned(), "video_0".to_owned())]
+    );
+}

@@ -1,43 +1,22 @@
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    LiveTicket, LocalBroadcast,
-    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig},
-    iroh::EndpointId,
-    media::caps::sink_caps,
+    LiveTicket, LocalBroadcast, broadcast::MediaKind, iroh::EndpointId, media::caps::sink_caps,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    pad::{self, Host, Pad},
+    caps,
+    pad::{Host, Pad},
     publisher::{Event, Publisher},
+    settings::Settings,
     status::Status,
 };
-use crate::{log::SINK as CAT, network::NetworkSettings, notifier::Notifier, stats};
-
-#[derive(Debug, Clone)]
-struct Settings {
-    network: NetworkSettings,
-    broadcast: Option<String>,
-    ticket_location: Option<PathBuf>,
-    sync: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings::default(),
-            broadcast: None,
-            ticket_location: None,
-            sync: true,
-        }
-    }
-}
+use crate::{log::SINK as CAT, notifier::Notifier, stats};
 
 /// What can be read of the element.
 #[derive(Debug, Default)]
@@ -79,48 +58,8 @@ impl ObjectSubclass for IrohLiveSink {
 impl ObjectImpl for IrohLiveSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let mut properties = vec![
-                glib::ParamSpecString::builder("broadcast")
-                    .nick("Broadcast")
-                    .blurb("Name of the broadcast, a part of the ticket. If unset: the element's name")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder("ticket")
-                    .nick("Ticket")
-                    .blurb("What a viewer needs to watch: iroh-live:…/name. Notified when it is known, when the addresses in it change, and when it is over, in NULL, where it is null. Also posted as an INFO message, and as an ELEMENT message named irohlive-ticket with the fields broadcast and ticket")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecString::builder("ticket-location")
-                    .nick("Ticket location")
-                    .blurb("A file that the ticket is written to")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecEnum::builder::<Status>("status")
-                    .nick("Status")
-                    .blurb("What the element does at the moment: waits to be started, learns how it can be reached, publishes, or has ended with its streams")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecUInt::builder("subscribers")
-                    .nick("Subscribers")
-                    .blurb("How many peers are connected")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb(concat!(
-                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, watched. subscribers: one with a field for each peer, named by its id: ",
-                        stats::path_fields!()
-                    ))
-                    .read_only()
-                    .build(),
-                glib::ParamSpecBoolean::builder("sync")
-                    .nick("Sync")
-                    .blurb("Wait on the clock before sending, so that a file takes as long as it lasts. What comes from a live source is sent at once in either case")
-                    .default_value(true)
-                    .mutable_ready()
-                    .build(),
-            ];
-            properties.extend(NetworkSettings::properties());
+            let mut properties = Settings::properties();
+            properties.extend(readings());
             properties
         });
         PROPERTIES.as_ref()
@@ -141,33 +80,12 @@ impl ObjectImpl for IrohLiveSink {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = lock(&self.settings);
-        let text = || {
-            value
-                .get::<Option<String>>()
-                .ok()
-                .flatten()
-                .filter(|text| !text.is_empty())
-        };
-        match pspec.name() {
-            "broadcast" => settings.broadcast = text(),
-            "ticket-location" => settings.ticket_location = text().map(Into::into),
-            "sync" => settings.sync = value.get().unwrap_or(true),
-            name => {
-                settings.network.set(name, value);
-            }
-        }
+        lock(&self.settings).set(pspec.name(), value);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         match pspec.name() {
             "broadcast" => self.broadcast_name().to_value(),
-            "ticket-location" => lock(&self.settings)
-                .ticket_location
-                .as_ref()
-                .map(|path| path.to_string_lossy().into_owned())
-                .to_value(),
-            "sync" => lock(&self.settings).sync.to_value(),
             "ticket" => lock(&self.readings).ticket.to_value(),
             "status" => lock(&self.readings).status.to_value(),
             "subscribers" => u32::try_from(lock(&self.readings).viewers.len())
@@ -175,7 +93,6 @@ impl ObjectImpl for IrohLiveSink {
                 .to_value(),
             "stats" => self.stats().to_value(),
             name => lock(&self.settings)
-                .network
                 .get(name)
                 .unwrap_or_else(|| pspec.default_value().clone()),
         }
@@ -222,7 +139,7 @@ impl ElementImpl for IrohLiveSink {
             };
             vec![
                 // The first that fits is what a link that names no pad gets.
-                template("sink_%u", pad::all_caps()),
+                template("sink_%u", caps::all()),
                 template("video_%u", sink_caps(MediaKind::Video)),
                 template("audio_%u", sink_caps(MediaKind::Audio)),
             ]
@@ -256,7 +173,7 @@ impl ElementImpl for IrohLiveSink {
             return None;
         }
         if let Some(broadcast) = self.broadcast() {
-            pad.begin(broadcast.reserve_track());
+            pad.begin(&broadcast);
         }
         let ghost = pad.ghost.clone();
         lock(&self.pads).push(pad);
@@ -332,25 +249,30 @@ impl Host for IrohLiveSink {
         lock(&self.settings).sync
     }
 
-    fn publish_track(
-        &self,
-        pad: &str,
-        config: TrackConfig,
-    ) -> Result<LocalTrack, PublishTrackError> {
-        let broadcast = self.broadcast().ok_or(PublishTrackError::Ended)?;
-        let kind = if config.is_video() { "video" } else { "audio" };
-        // A pad may carry what its name does not say, and then another pad's name is not to be taken.
-        let own = pad.starts_with(kind).then(|| pad.to_owned());
-        let free = (0..)
-            .map(|number| format!("{kind}_{number}"))
-            .filter(|name| self.obj().static_pad(name).is_none());
-        for name in own.into_iter().chain(free) {
-            match broadcast.publish_track(name, config.clone()) {
-                Err(PublishTrackError::Duplicate(_)) => {}
-                published => return published,
-            }
+    fn name_track(&self, pad: &Pad, kind: MediaKind) {
+        let kind = match kind {
+            MediaKind::Audio => "audio",
+            MediaKind::Video => "video",
+        };
+        let own = pad.ghost.name();
+        let pads = lock(&self.pads);
+        let mut others = BTreeSet::new();
+        for other in pads.iter().filter(|other| !std::ptr::eq(&***other, pad)) {
+            // A pad may carry what its name does not say, and then another pad's name is not to be taken.
+            others.insert(other.ghost.name().to_string());
+            others.extend(other.track_name());
         }
-        Err(PublishTrackError::Ended)
+        let own = own.starts_with(kind).then(|| own.to_string());
+        let current = pad.track_name().filter(|name| name.starts_with(kind));
+        let free = (0..).map(|number| format!("{kind}_{number}"));
+        let name = own
+            .into_iter()
+            .chain(current)
+            .chain(free)
+            .find(|name| !others.contains(name));
+        if let Some(name) = name {
+            pad.name_track(name);
+        }
     }
 
     fn pad_begins(&self, pad: &Pad) {
@@ -370,7 +292,7 @@ impl Host for IrohLiveSink {
         if let Some(broadcast) = publisher.broadcast()
             && (has_ended || pad.has_ended())
         {
-            pad.begin(broadcast.reserve_track());
+            pad.begin(&broadcast);
         }
     }
 
@@ -461,7 +383,7 @@ impl IrohLiveSink {
         match publisher.begin() {
             Ok(broadcast) => {
                 for pad in lock(&self.pads).iter() {
-                    pad.begin(broadcast.reserve_track());
+                    pad.begin(&broadcast);
                 }
                 self.set_status_if(Status::Ended, Status::Published);
                 Ok(())
@@ -630,6 +552,35 @@ impl IrohLiveSink {
             .field("subscribers", stats::nested("subscribers", subscribers))
             .build()
     }
+}
+
+/// The properties that are read.
+fn readings() -> [glib::ParamSpec; 4] {
+    [
+                glib::ParamSpecString::builder("ticket")
+                    .nick("Ticket")
+                    .blurb("What a viewer needs to watch: iroh-live:…/name. Notified when it is known, when the addresses in it change, and when it is over, in NULL, where it is null. Also posted as an INFO message, and as an ELEMENT message named irohlive-ticket with the fields broadcast and ticket")
+                    .read_only()
+                    .build(),
+                glib::ParamSpecEnum::builder::<Status>("status")
+                    .nick("Status")
+                    .blurb("What the element does at the moment: waits to be started, learns how it can be reached, publishes, or has ended with its streams")
+                    .read_only()
+                    .build(),
+                glib::ParamSpecUInt::builder("subscribers")
+                    .nick("Subscribers")
+                    .blurb("How many peers are connected")
+                    .read_only()
+                    .build(),
+                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                    .nick("Statistics")
+                    .blurb(concat!(
+                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, watched. subscribers: one with a field for each peer, named by its id: ",
+                        stats::path_fields!()
+                    ))
+                    .read_only()
+                    .build(),
+    ]
 }
 
 fn emit_each<'a>(

@@ -8,17 +8,19 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
     LocalBroadcast,
-    broadcast::{LocalTrack, MediaKind, PublishTrackError, TrackConfig, TrackReservation},
+    broadcast::MediaKind,
     media::{
-        caps::{self, Codec},
+        caps::{Codec, is_header},
+        encode::{encoded_sink, parser},
         sample,
     },
 };
 
 use super::{
+    caps,
     keyframes::{self, KeyframeRequests},
     stall::Stall,
-    track::{Incoming, Track, Written},
+    track::{Track, Written},
 };
 use crate::log::SINK as CAT;
 
@@ -35,12 +37,8 @@ pub(super) trait Host: ElementImpl {
     /// Whether to wait on the clock where upstream does not.
     fn waits_on_clock(&self) -> bool;
 
-    /// Makes the track of the pad called `pad`.
-    fn publish_track(
-        &self,
-        pad: &str,
-        config: TrackConfig,
-    ) -> Result<LocalTrack, PublishTrackError>;
+    /// Names the track of a pad, by [`Pad::name_track`], so that no two have one name.
+    fn name_track(&self, pad: &Pad, kind: MediaKind);
 
     /// A stream begins at the pad, perhaps after the end of another.
     fn pad_begins(&self, pad: &Pad);
@@ -62,7 +60,10 @@ pub(super) struct Pad {
 struct State {
     parser: Option<gst::Element>,
     codec: Option<Codec>,
-    track: Track,
+    /// What the track is called.
+    name: Option<String>,
+    /// None while there is no broadcast.
+    track: Option<Track>,
     keyframes: KeyframeRequests,
     stall: Stall,
     /// Why the last frame was dropped, if it was.
@@ -80,18 +81,13 @@ impl Pad {
     pub(super) fn new<H: Host>(host: &H, template: &gst::PadTemplate, name: &str) -> Arc<Self> {
         let pad = Arc::new_cyclic(|weak| Self {
             ghost: ghost_pad::<H>(template, name, weak),
-            appsink: gst_app::AppSink::builder()
-                .name(format!("{name}-appsink"))
-                // A pad without data must not keep the pipeline from starting.
-                .async_(false)
-                .sync(false)
-                .enable_last_sample(false)
-                .qos(false)
-                .build(),
+            appsink: {
+                let appsink = encoded_sink();
+                appsink.set_property("name", format!("{name}-appsink"));
+                appsink
+            },
             state: Mutex::default(),
         });
-        // Video from before the segment is what later frames refer to; audio from there is dropped below.
-        pad.appsink.set_drop_out_of_segment(false);
         let (samples, ends, unlinked) = (
             (Arc::downgrade(&pad), host.ref_counted().downgrade()),
             (Arc::downgrade(&pad), host.ref_counted().downgrade()),
@@ -153,12 +149,17 @@ impl Pad {
     }
 
     /// Begins a run, or begins anew within one: the pad's track will be part of the broadcast.
-    pub(super) fn begin(&self, reservation: TrackReservation) {
+    pub(super) fn begin(&self, broadcast: &LocalBroadcast) {
+        let mut track = Track::new(broadcast);
         let mut state = self.state();
+        if let (Some(codec), Some(name)) = (state.codec, &state.name) {
+            track.set_codec(codec, name);
+        }
         *state = State {
             parser: state.parser.take(),
             codec: state.codec,
-            track: Track::new(reservation),
+            name: state.name.take(),
+            track: Some(track),
             frames: state.frames,
             bytes: state.bytes,
             ..State::default()
@@ -167,14 +168,23 @@ impl Pad {
 
     /// Ends a run, without telling viewers that it was meant to end.
     pub(super) fn end(&self) {
-        self.state().track = Track::default();
+        self.state().track = None;
+    }
+
+    /// What the track is called, if that is known.
+    pub(super) fn track_name(&self) -> Option<String> {
+        self.state().name.clone()
+    }
+
+    pub(super) fn name_track(&self, name: String) {
+        self.state().name = Some(name);
     }
 
     /// Upstream ended, or the pad goes away: viewers get the track's end.
     fn finish(&self) {
         let mut state = self.state();
         state.ended = true;
-        if let Err(error) = state.track.finish() {
+        if let Some(Err(error)) = state.track.as_mut().map(Track::finish) {
             gst::debug!(CAT, obj = self.ghost, "end of track: {error}");
         }
     }
@@ -215,10 +225,13 @@ impl Pad {
     pub(super) fn stats(&self) -> gst::Structure {
         let state = self.state();
         gst::Structure::builder("track")
-            .field("name", state.track.name())
+            .field("name", state.name.as_deref().unwrap_or_default())
             .field("frames", state.frames)
             .field("bytes", state.bytes)
-            .field("watched", state.track.is_watched())
+            .field(
+                "watched",
+                state.track.as_ref().is_some_and(Track::is_watched),
+            )
             .build()
     }
 
@@ -282,7 +295,9 @@ impl Pad {
             }
         }
         let mut state = self.state();
-        state.track.interrupt();
+        if let Some(track) = &mut state.track {
+            track.interrupt();
+        }
         state.stall = Stall::default();
     }
 
@@ -308,9 +323,13 @@ impl Pad {
         linked.map_err(|error| {
             gst::error_msg!(gst::CoreError::Negotiation, ("Pad {pad}: {error}"))
         })?;
+        host.name_track(self, codec.kind());
         let mut state = self.state();
+        let state = &mut *state;
         state.codec = Some(codec);
-        state.track.forget_caps();
+        if let (Some(track), Some(name)) = (&mut state.track, &state.name) {
+            track.set_codec(codec, name);
+        }
         Ok(())
     }
 
@@ -321,21 +340,11 @@ impl Pad {
             let _ = old.set_state(gst::State::Null);
             let _ = bin.remove(&old);
         }
-        let Some(factory) = codec.parser() else {
-            self.appsink.set_caps(None);
+        let parser =
+            parser(codec, &self.appsink).map_err(|missing| glib::bool_error!("{missing}"))?;
+        let Some(parser) = parser else {
             return self.target(self.appsink.static_pad("sink"));
         };
-        let parser = gst::ElementFactory::make(factory).build().map_err(|_| {
-            glib::bool_error!(
-                "the element {factory} is missing: install gstreamer1.0-plugins-bad and gstreamer1.0-plugins-good"
-            )
-        })?;
-        for (name, value) in codec.parser_settings() {
-            if parser.has_property(name) {
-                parser.set_property_from_str(name, value);
-            }
-        }
-        self.appsink.set_caps(Some(&codec.wire_caps()));
         bin.add(&parser)?;
         parser.link(&self.appsink)?;
         parser.sync_state_with_parent()?;
@@ -412,51 +421,43 @@ impl Pad {
 
     /// Writes a frame to the track.
     fn write<H: Host>(&self, host: &H, sample: &gst::Sample) -> Flow {
-        let (Some(buffer), Some(segment), Some(frame_caps), Some(broadcast)) = (
-            sample.buffer_owned(),
-            sample.segment(),
-            sample.caps(),
-            host.broadcast(),
-        ) else {
-            return Ok(gst::FlowSuccess::Ok);
-        };
-        let codec = self.state().codec;
-        let Some(codec) = codec.filter(|codec| !caps::is_header(*codec, &buffer)) else {
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
             return Ok(gst::FlowSuccess::Ok);
         };
         let element = host.obj();
         let now = element.upcast_ref::<gst::Element>().current_running_time();
-        let Some(time) = running_time(&buffer, segment, now) else {
+        let now = now.map(sample::nanoseconds);
+        // A stream without timestamps, as raw Annex B from a file, is shown when it comes.
+        let time = match buffer.pts().or(buffer.dts()) {
+            Some(_) => sample::running_time(sample),
+            None => now,
+        };
+        let Some(time) = time else {
             gst::debug!(CAT, obj = self.ghost, "dropped a frame without a time");
             return Ok(gst::FlowSuccess::Ok);
         };
-        if buffer.size() == 0 || (!codec.is_video() && time < 0) {
-            // Audio from before the segment. Video from there is kept, as later frames refer to it.
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        let now = now.and_then(|now| i64::try_from(now.nseconds()).ok());
-        let Some((timestamp, moves)) = broadcast.timestamp(time, now) else {
-            return Ok(gst::FlowSuccess::Ok);
-        };
-        let flags = buffer.flags();
-        let frame = Incoming {
-            codec,
-            caps: frame_caps,
-            payload: sample::payload(buffer).ok_or(gst::FlowError::Error)?,
-            timestamp,
-            moves,
-            is_keyframe: !codec.is_video() || !flags.contains(gst::BufferFlags::DELTA_UNIT),
-            is_discontinuity: flags.contains(gst::BufferFlags::DISCONT),
-        };
+        let size = buffer.size() as u64;
         let written = {
             let mut state = self.state();
-            if state.failure.is_some() || state.ended {
+            let state = &mut *state;
+            let (Some(codec), Some(track)) = (state.codec, &mut state.track) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            let over = state.failure.is_some() || state.ended;
+            // Audio from before the segment. Video from there is kept, as later frames refer to it.
+            let early = !codec.is_video() && time < 0;
+            if over || early || size == 0 || is_header(codec, &buffer) {
                 return Ok(gst::FlowSuccess::Ok);
             }
-            let name = self.ghost.name();
-            state
-                .track
-                .write(frame, |config| host.publish_track(&name, config))
+            let Some(timestamp) = track.timestamp(time, now) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            let written = track.write(&caps, buffer, timestamp);
+            if matches!(written, Written::Published) {
+                state.frames += 1;
+                state.bytes += size;
+            }
+            written
         };
         self.written(host, written)
     }
@@ -464,11 +465,9 @@ impl Pad {
     /// What follows from what became of a frame.
     fn written<H: Host>(&self, host: &H, written: Written) -> Flow {
         match written {
-            Written::Published(size) => {
+            Written::Published => {
                 let check_latency = {
                     let mut state = self.state();
-                    state.frames += 1;
-                    state.bytes += size;
                     state.keyframes.answered();
                     state.stall.published();
                     state.dropped = None;
@@ -534,30 +533,12 @@ impl Pad {
     }
 }
 
-/// When a frame is presented, in nanoseconds of the pipeline's running time.
-fn running_time(
-    buffer: &gst::BufferRef,
-    segment: &gst::Segment,
-    now: Option<gst::ClockTime>,
-) -> Option<i64> {
-    let nanos = |time: gst::ClockTime| i64::try_from(time.nseconds()).unwrap_or(i64::MAX);
-    let time = buffer.pts().or(buffer.dts());
-    match (time, segment.downcast_ref::<gst::ClockTime>()) {
-        (Some(time), Some(segment)) => match segment.to_running_time_full(time)? {
-            gst::Signed::Positive(time) => Some(nanos(time)),
-            gst::Signed::Negative(time) => Some(-nanos(time)),
-        },
-        // A stream without timestamps, as raw Annex B from a file: it is shown when it comes.
-        _ => now.map(nanos),
-    }
-}
-
 fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>) -> gst::GhostPad {
     let (events, buffers, lists) = (weak.clone(), weak.clone(), weak.clone());
     gst::GhostPad::builder_from_template(template)
         .name(name)
         .query_function(|pad, parent, query| {
-            H::catch_panic_pad_function(parent, || false, |_| sink_query(pad, parent, query))
+            H::catch_panic_pad_function(parent, || false, |_| caps::query(pad, parent, query))
         })
         .event_function(move |_, parent, event| {
             H::catch_panic_pad_function(
@@ -593,37 +574,4 @@ fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>)
             )
         })
         .build()
-}
-
-/// A pad takes audio and video alike, whatever its name.
-fn sink_query(
-    pad: &gst::GhostPad,
-    parent: Option<&gst::Object>,
-    query: &mut gst::QueryRef,
-) -> bool {
-    gst::log!(CAT, obj = pad, "{query:?}");
-    match query.view_mut() {
-        gst::QueryViewMut::Caps(query) => {
-            let all = all_caps();
-            let result = match query.filter_owned() {
-                Some(filter) => filter.intersect_with_mode(&all, gst::CapsIntersectMode::First),
-                None => all,
-            };
-            query.set_result(&result);
-            true
-        }
-        gst::QueryViewMut::AcceptCaps(query) => {
-            let accepted = query.caps().can_intersect(&all_caps());
-            query.set_result(accepted);
-            true
-        }
-        _ => gst::Pad::query_default(pad, parent, query),
-    }
-}
-
-/// What any pad takes.
-pub(super) fn all_caps() -> gst::Caps {
-    let mut all = caps::sink_caps(MediaKind::Video);
-    all.merge(caps::sink_caps(MediaKind::Audio));
-    all
 }
