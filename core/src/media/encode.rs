@@ -10,6 +10,7 @@ mod opening;
 mod parse;
 mod pipeline;
 mod rendition;
+mod sample_clock;
 mod status;
 mod track;
 mod watchdog;

@@ -209,13 +209,8 @@ pub struct AudioPusher {
     channel: Arc<PushChannel>,
 }
 
-/// Sound that is pushed without a timestamp may drift so far from the clock before a gap is made.
-const DRIFT: Duration = Duration::from_millis(100);
-
-fn distance(a: Instant, b: Instant) -> Duration {
-    a.saturating_duration_since(b)
-        .max(b.saturating_duration_since(a))
-}
+/// Sound may be said to begin so much before the end of what came before: clocks shake.
+const OVERLAP: Duration = Duration::from_millis(100);
 
 impl AudioPusher {
     pub(super) fn new(info: gst_audio::AudioInfo) -> (Self, Arc<PushChannel>) {
@@ -235,9 +230,10 @@ impl AudioPusher {
         &self.info
     }
 
-    /// Pushes samples that follow those before; the first were captured until now. Never waits.
+    /// Pushes samples that were captured until now. Never waits.
     ///
-    /// Where that would be far from the clock, as after a pause, they are taken as captured until now.
+    /// How they lie beside those before is smoothed: they follow without a gap, and slowly come to lie where they were
+    /// captured. Where that is far off, as after a pause, there is a gap.
     ///
     /// # Errors
     /// See [`PushError`].
@@ -245,11 +241,8 @@ impl AudioPusher {
         let duration = self.duration(&buffer)?;
         let now = Instant::now();
         let begun = now.checked_sub(duration).unwrap_or(now);
-        let begun = match self.channel.state().last {
-            Some(last) if distance(last, begun) < DRIFT => last,
-            _ => begun,
-        };
-        self.push_at(buffer, begun)
+        self.channel.state().last = Some(now);
+        self.channel.deliver(buffer, begun)
     }
 
     /// Pushes samples, the first of which was captured at that time.
@@ -260,7 +253,7 @@ impl AudioPusher {
         let duration = self.duration(&buffer)?;
         {
             let mut state = self.channel.state();
-            if state.last.is_some_and(|last| captured + DRIFT < last) {
+            if state.last.is_some_and(|last| captured + OVERLAP < last) {
                 return Err(PushError::Order);
             }
             state.last = Some(captured + duration);

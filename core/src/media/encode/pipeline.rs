@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,6 +12,7 @@ use gst::{glib, prelude::*};
 
 use super::{
     parse::{encoded_sink, parser},
+    sample_clock::SampleClock,
     track::RenditionTrack,
 };
 use crate::media::{
@@ -66,6 +67,9 @@ pub(super) struct EncoderPipeline {
     framerate: Option<gst::Fraction>,
     /// What the encoder's own timestamps count from.
     zero: Duration,
+    /// Of sound: where samples lie by their number, and how far that is from when they were captured.
+    samples: SampleClock,
+    offset: Arc<AtomicI64>,
     health: Arc<Health>,
 }
 
@@ -118,7 +122,8 @@ impl EncoderPipeline {
                 AUDIO_BACKLOG.as_millis() as u64
             ));
         }
-        let sink = sink(zero, track, number, &health);
+        let offset = Arc::new(AtomicI64::new(0));
+        let sink = sink(zero, track, number, offset.clone(), &health);
         let encoder = Self {
             pipeline,
             input,
@@ -126,6 +131,8 @@ impl EncoderPipeline {
             caps: None,
             framerate: spec.framerate,
             zero,
+            samples: SampleClock::default(),
+            offset,
             health,
         };
         encoder
@@ -237,12 +244,18 @@ impl EncoderPipeline {
         if keyframe {
             self.tuned.force_keyframe();
         }
-        let time = u64::try_from(time.saturating_sub(self.zero).as_nanos()).unwrap_or(u64::MAX - 1);
+        let mut time =
+            i64::try_from(time.saturating_sub(self.zero).as_nanos()).unwrap_or(i64::MAX - 1);
+        if let Some(duration) = self.caps.as_ref().and_then(|caps| duration(caps, &shared)) {
+            let placed = self.samples.place(time, duration);
+            time = placed.counted;
+            self.offset.store(placed.offset, Ordering::Release);
+        }
         // The memory is shared with the other renditions, only what is said of it is copied.
         let mut buffer = shared.copy();
         {
             let buffer = buffer.make_mut();
-            buffer.set_pts(gst::ClockTime::from_nseconds(time));
+            buffer.set_pts(gst::ClockTime::from_nseconds(time.max(0).unsigned_abs()));
             buffer.set_dts(gst::ClockTime::NONE);
         }
         // Refused only while it stops; the reason is on its bus then.
@@ -269,10 +282,18 @@ impl Drop for EncoderPipeline {
     }
 }
 
+/// How long samples last, nanoseconds; none for pictures.
+fn duration(caps: &gst::Caps, buffer: &gst::Buffer) -> Option<i64> {
+    let info = gst_audio::AudioInfo::from_caps(caps).ok()?;
+    let samples = buffer.size() as u64 / u64::from(info.bpf()).max(1);
+    i64::try_from(samples.saturating_mul(1_000_000_000) / u64::from(info.rate()).max(1)).ok()
+}
+
 fn sink(
     zero: Duration,
     track: &Arc<RenditionTrack>,
     number: Arc<AtomicU64>,
+    offset: Arc<AtomicI64>,
     health: &Arc<Health>,
 ) -> gst_app::AppSink {
     let sink = encoded_sink();
@@ -283,6 +304,7 @@ fn sink(
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 health.produced.fetch_add(1, Ordering::Relaxed);
                 let time = sample::running_time(&sample).and_then(|time| {
+                    let time = time.saturating_add(offset.load(Ordering::Acquire));
                     let nanos = Duration::from_nanos(time.unsigned_abs());
                     if time < 0 {
                         zero.checked_sub(nanos)
