@@ -415,22 +415,25 @@ fn a_pipeline_that_waits_long_for_its_other_branch_is_not_too_slow() {
 }
 
 #[test]
-fn latency_that_is_lowered_while_playing_skips_what_is_late() {
+fn latency_that_is_raised_while_playing_has_what_is_late_waited_for() {
     let _test = start();
     let tracks = [
         ("catalog.json", vec![catalog(&["cam"], 1)]),
         ("cam", frames(0)),
     ];
     let publisher = HandmadePublisher::start("late", &tracks);
-    let viewer = Viewer::new(publisher.ticket(), "latency=60000", |_| Some(String::new()));
+    let viewer = Viewer::new(publisher.ticket(), "latency=0", |_| Some(String::new()));
     viewer.pipe.play();
     viewer.wait_frames("video_0", 5);
     publisher.next_group_beside("cam", frames(1000));
+    // Without latency nobody waits for the rest of the first group.
+    viewer.wait_frames("video_0", 10);
+    viewer.src.set_property("latency", 4000_u32);
     publisher.next_group_beside("cam", frames(2000));
     thread::sleep(Duration::from_millis(500));
-    assert_eq!(viewer.count("video_0"), 5, "the first group may go on");
-    viewer.src.set_property("latency", 100_u32);
-    viewer.wait_frames("video_0", 10);
+    assert_eq!(viewer.count("video_0"), 10, "the second group may go on");
+    publisher.next_group("cam", frames(3000), true);
+    viewer.wait_frames("video_0", 20);
 }
 
 // The application.
