@@ -108,6 +108,26 @@ fn an_interrupt_while_it_connects_ends_gst_launch() {
 }
 
 #[test]
+fn an_interrupt_while_it_connects_ends_gst_launch_where_an_element_waits_for_data() {
+    let test = start();
+    let ticket = ticket_of(&secret_key(60), free_port());
+    let line = format!("-e irohlivesrc ticket={ticket} {LOCAL} ! decodebin3 ! fakesink");
+    let mut viewer = Process::launch(&test, "viewer", &line);
+    let log = viewer.log_location();
+    viewer.wait("the way to the publisher", || {
+        let log = std::fs::read_to_string(&log).ok()?;
+        log.contains("Setting pipeline to PLAYING").then_some(())
+    });
+    viewer.interrupt();
+    let ended = viewer.end();
+    assert!(
+        ended.log.contains("does not end without data"),
+        "{}",
+        ended.log
+    );
+}
+
+#[test]
 fn eos_from_the_application_ends_every_track() {
     let _test = start();
     let publisher = Publisher::start(&format!("{VIDEO} ! SINK {AUDIO} ! stream."));

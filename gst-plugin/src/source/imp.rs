@@ -46,7 +46,11 @@ struct Running {
     max_age: watch::Sender<Duration>,
     cancel: CancellationToken,
     task: JoinHandle<()>,
+    stopped: CancellationToken,
 }
+
+/// How long a pipeline may take to end that was asked to before the broadcast was there.
+const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
 // All are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's state is changed.
 #[derive(Default)]
@@ -203,10 +207,14 @@ impl ElementImpl for IrohLiveSrc {
 
     fn send_event(&self, event: gst::Event) -> bool {
         gst::debug!(CAT, imp = self, "{event:?}");
-        if event.type_() != gst::EventType::Eos || lock(&self.running).is_none() {
+        let stopped = lock(&self.running).as_ref().map(|r| r.stopped.clone());
+        let Some(stopped) = stopped.filter(|_| event.type_() == gst::EventType::Eos) else {
             return self.parent_send_event(event);
-        }
+        };
         self.cancel();
+        if self.pads.tracks().is_empty() {
+            self.end_in_any_case(stopped);
+        }
         let latency = lock(&self.settings).of_pads();
         let element = self.obj();
         let sent = self.pads.end(element.upcast_ref(), latency, || {
@@ -311,8 +319,30 @@ impl IrohLiveSrc {
             max_age,
             cancel,
             task,
+            stopped: CancellationToken::new(),
         });
         Ok(())
+    }
+
+    /// Some elements, as decodebin3, do not end before they had data. Whoever waits for the pipeline's end is to be told
+    /// something.
+    fn end_in_any_case(&self, stopped: CancellationToken) {
+        let (element, notifier) = (self.obj().downgrade(), self.notifier.clone());
+        let late = async move {
+            tokio::time::sleep(EMPTY_END_LIMIT).await;
+            notifier.call(move || {
+                if let Some(element) = element.upgrade() {
+                    gst::element_error!(
+                        element,
+                        gst::ResourceError::NotFound,
+                        ("The pipeline was asked to end before anything came, and some element in it does not end without data. Stop it")
+                    );
+                }
+            });
+        };
+        if let Ok(runtime) = runtime::runtime() {
+            runtime.spawn(async move { stopped.run_until_cancelled(late).await });
+        }
     }
 
     fn set_playing(&self, playing: bool) {
@@ -337,6 +367,7 @@ impl IrohLiveSrc {
         let running = lock(&self.running).take();
         if let Some(running) = running {
             running.cancel.cancel();
+            running.stopped.cancel();
             running.task.abort();
         }
         self.pads.stop(self.obj().upcast_ref());
