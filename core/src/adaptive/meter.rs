@@ -149,16 +149,16 @@ impl DownloadMeter {
             bytes,
             transit: advances.then_some(transit),
         });
-        while self
-            .frames
-            .pop_front_if(|frame| frame.at + MEMORY < at)
-            .is_some()
-        {}
-        while self
-            .skips
-            .pop_front_if(|skip| *skip + SKIP_WINDOW < at)
-            .is_some()
-        {}
+        while let Some(frame) = self.frames.front()
+            && frame.at + MEMORY < at
+        {
+            self.frames.pop_front();
+        }
+        while let Some(skip) = self.skips.front()
+            && *skip + SKIP_WINDOW < at
+        {
+            self.skips.pop_front();
+        }
     }
 
     /// How much later than the fastest frame of late a frame with this timestamp is when it arrives at `arrival`.

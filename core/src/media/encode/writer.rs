@@ -166,7 +166,8 @@ impl TrackWriter {
         let payload = sample::payload(buffer).ok_or(TrackWriterError::Memory)?;
         let known = matches!(&self.described, Some((known, _)) if known == frame_caps);
         // What the stream is becomes known with a key frame only.
-        if !known && !(keyframe && self.describe(frame_caps, &payload)?) {
+        let described = known || (keyframe && self.describe(frame_caps, &payload)?);
+        if !described {
             return Ok(None);
         }
         let moved = self.moves.replace(moves).is_some_and(|last| last != moves);
