@@ -8,6 +8,7 @@ mod codec;
 mod element;
 pub mod encode;
 mod encoder;
+mod init;
 mod ladder;
 pub mod playback;
 mod preset;
@@ -23,6 +24,7 @@ pub use encode::{
     CapturedFrame, Preview, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
 };
 pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
+pub use init::{InitError, init};
 pub(crate) use playback::SharedPlayer;
 pub use playback::{
     AudioBackend, AudioSamples, AudioTrack, Decoders, DefaultDecoders, MapError, MediaError,
@@ -31,16 +33,3 @@ pub use playback::{
 };
 pub use preset::{AudioPreset, VideoPreset};
 pub use publish::{LocalAudio, LocalVideo};
-
-/// GStreamer could not be started.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("GStreamer cannot be started: {0}")]
-pub struct InitError(#[source] gst::glib::Error);
-
-/// Starts GStreamer, if nobody has yet. Everything here that needs it calls this.
-///
-/// # Errors
-/// [`InitError`], as when its plugins' folder cannot be read.
-pub fn init() -> Result<(), InitError> {
-    gst::init().map_err(InitError)
-}

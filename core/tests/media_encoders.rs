@@ -7,7 +7,8 @@ use std::{
 };
 
 use iroh_live::{
-    LocalBroadcast,
+    Live, LocalBroadcast, TrackConfig,
+    endpoint::EndpointConfig,
     media::{
         LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoPreset,
         VideoSource,
@@ -61,7 +62,8 @@ mod device {
         let turn = TURN.lock().await;
         iroh_live::media::init().unwrap();
         set(device);
-        gst::Element::register(None, NAME, gst::Rank::NONE, DeviceEnc::static_type()).unwrap();
+        gst::Element::register(None, NAME, gst::Rank::PRIMARY + 1, DeviceEnc::static_type())
+            .unwrap();
         turn
     }
 
@@ -262,4 +264,52 @@ async fn an_encoder_that_sleeps_is_closed() {
     assert!(begin.elapsed() > Duration::from_secs(5), "not at once");
     assert!(matches!(*video.status().borrow(), SourceStatus::Running));
     video.stop();
+}
+
+async fn live() -> Live {
+    let endpoint = EndpointConfig::local().bind().await.expect("an endpoint");
+    Live::builder(endpoint).with_router().spawn()
+}
+
+/// A device that had no session left takes over when it has one, while the picture goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_busy_takes_over_later() {
+    let _turn = device::register(Device::Busy).await;
+    let (publisher, viewer) = (live().await, live().await);
+    let local = LocalBroadcast::new();
+    publisher.publish("stream", &local).unwrap();
+    let video = local.video();
+    video
+        .set_source(VideoSource::test(), VideoCodec::Vp8, [small()])
+        .unwrap();
+    let name = small().name();
+    until("described", || {
+        local.catalog().video.renditions.contains_key(&name)
+    })
+    .await;
+    assert_eq!(
+        rendition(&video).unwrap().encoder.as_deref(),
+        Some("vp8enc")
+    );
+    device::set(Device::Free);
+    let subscription = viewer.subscribe(publisher.endpoint().addr(), "stream");
+    let (_, remote, _) = soon("subscription", subscription)
+        .await
+        .unwrap()
+        .into_parts();
+    let config = TrackConfig::Video(local.catalog().video.renditions[&name].clone());
+    let reader = remote.subscribe(&name, &config, Duration::from_secs(2));
+    let mut reader = soon("track", reader).await.unwrap();
+    let (mut last, mut took_over) = (Duration::ZERO, 0);
+    while took_over < 30 {
+        let frame = soon("frame", reader.next()).await.unwrap().unwrap();
+        let step = frame.timestamp.saturating_sub(last);
+        assert!(frame.timestamp > last);
+        assert!(last.is_zero() || step < Duration::from_secs(1), "{step:?}");
+        last = frame.timestamp;
+        took_over += u64::from(rendition(&video).unwrap().encoder.as_deref() == Some(device::NAME));
+    }
+    assert!(matches!(*video.status().borrow(), SourceStatus::Running));
+    viewer.shutdown().await;
+    publisher.shutdown().await;
 }

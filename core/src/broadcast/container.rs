@@ -26,12 +26,12 @@ const LIMIT: usize = 1024;
 /// *It takes note of the groups that it reads.* A publisher gives up the rest of a group that became too old, and a cache
 /// may do the same. `moq-mux` counts groups that never came, but when one that it reads breaks off it goes on with the
 /// next as if that one had come to its end.
-pub(super) struct Wire {
+pub(super) struct TrackContainer {
     container: hang::Container,
     groups: Groups,
 }
 
-impl Wire {
+impl TrackContainer {
     pub(super) fn new(container: hang::Container) -> Self {
         Self {
             container,
@@ -45,7 +45,7 @@ impl Wire {
     }
 }
 
-impl Container for Wire {
+impl Container for TrackContainer {
     type Error = Error;
 
     fn write(&self, group: &mut group::Producer, frames: &[Frame]) -> Result<(), Error> {

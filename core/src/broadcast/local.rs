@@ -17,7 +17,7 @@ use moq_mux::{
 use super::viewers::Viewers;
 use super::{
     cache::pool,
-    container::Wire,
+    container::TrackContainer,
     timeline::Timeline,
     track::{EncodedFrame, TrackConfig},
 };
@@ -307,8 +307,8 @@ impl Drop for TrackReservation {
 }
 
 enum Mux {
-    Video(Box<Producer<Wire, VideoConfig>>),
-    Audio(Box<Producer<Wire, AudioConfig>>),
+    Video(Box<Producer<TrackContainer, VideoConfig>>),
+    Audio(Box<Producer<TrackContainer, AudioConfig>>),
 }
 
 impl Mux {
@@ -472,7 +472,7 @@ impl LocalTrack {
 
 /// Puts an empty frame into a group of its own: to readers a mark that what was there before is over.
 fn pause<R: Clone + Send + 'static>(
-    mux: &mut Producer<Wire, R>,
+    mux: &mut Producer<TrackContainer, R>,
     at: Duration,
     again: bool,
 ) -> Result<(), WriteError> {
@@ -518,7 +518,7 @@ impl Inner {
             TrackConfig::Video(config) => {
                 let wire = (&config)
                     .try_into()
-                    .map(Wire::new)
+                    .map(TrackContainer::new)
                     .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .video(track, wire, config)
@@ -527,7 +527,7 @@ impl Inner {
             TrackConfig::Audio(config) => {
                 let wire = (&config)
                     .try_into()
-                    .map(Wire::new)
+                    .map(TrackContainer::new)
                     .map_err(PublishTrackError::Catalog)?;
                 self.catalog
                     .audio(track, wire, config)

@@ -10,7 +10,7 @@ use moq_lite::{
 use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{
-    container::{Groups, Wire},
+    container::{Groups, TrackContainer},
     track::{EncodedFrame, TrackConfig},
 };
 
@@ -185,7 +185,7 @@ impl RemoteBroadcast {
             .subscribe(preferences)
             .await
             .map_err(lost)?;
-        let container = Wire::new(wire);
+        let container = TrackContainer::new(wire);
         Ok(EncodedReader {
             control: track.control(),
             groups: container.groups(),
@@ -248,7 +248,7 @@ fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
 
 /// A track that is read.
 pub struct EncodedReader {
-    consumer: Consumer<Wire>,
+    consumer: Consumer<TrackContainer>,
     groups: Groups,
     /// How often the consumer has skipped something so far.
     skipped: u64,
@@ -390,7 +390,7 @@ mod tests {
         let gaps: Vec<_> = (0..seen.len()).filter(|at| seen[*at]).collect();
         assert_eq!(gaps, [19], "the first frame after the gap");
         assert_eq!(reader.stats().discontinuities, 1);
-        // If this is no longer so, `Wire` need not take note of groups.
-        assert_eq!(reader.consumer.discontinuity(), 0, "nobody else told");
+        // If this is no longer so, `TrackContainer` need not take note of groups.
+        assert_eq!(reader.consumer.discontinuity(), 0, "nobody else noticed");
     }
 }

@@ -24,30 +24,33 @@ pub(in crate::media) enum Input {
     Element(gst::Element),
 }
 
+const BASE: &str = "gstreamer1.0-plugins-base";
+
+/// A bin of what a description says, with the open pads of what is inside.
+fn described(description: &str) -> Result<Vec<gst::Element>, SourceError> {
+    gst::parse::bin_from_description(description, false)
+        .or_else(|error| {
+            // Caps at the end say what the element before them should give; they need one behind them too.
+            gst::parse::bin_from_description(&format!("{description} ! identity"), false)
+                .map_err(|_| error)
+        })
+        .map(|bin| {
+            for inner in bin.children() {
+                expose(&bin, &inner);
+            }
+            vec![bin.upcast()]
+        })
+        .map_err(|source| SourceError::Description {
+            description: description.to_owned(),
+            source,
+        })
+}
+
 /// The elements that a pipeline begins with, in a row. What the last one gives is what is captured.
 pub(super) fn elements(
     input: Input,
     format: CaptureFormat,
 ) -> Result<Vec<gst::Element>, SourceError> {
-    const BASE: &str = "gstreamer1.0-plugins-base";
-    let described = |description: &str| {
-        gst::parse::bin_from_description(description, false)
-            .or_else(|error| {
-                // Caps at the end say what the element before them should give; they need one behind them too.
-                gst::parse::bin_from_description(&format!("{description} ! identity"), false)
-                    .map_err(|_| error)
-            })
-            .map(|bin| {
-                for inner in bin.children() {
-                    expose(&bin, &inner);
-                }
-                vec![bin.upcast()]
-            })
-            .map_err(|source| SourceError::Description {
-                description: description.to_owned(),
-                source,
-            })
-    };
     match input {
         Input::Camera(name) => {
             let source = device::find(device::CAMERA, name)?;

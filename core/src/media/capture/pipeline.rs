@@ -336,7 +336,7 @@ impl Router {
                     .fold(gst::StreamType::empty(), |types, stream| {
                         types | stream.stream_type()
                     });
-                self.miss(|kind| {
+                self.fail_unserved(|kind| {
                     !types.contains(match kind {
                         MediaKind::Video => gst::StreamType::VIDEO,
                         MediaKind::Audio => gst::StreamType::AUDIO,
@@ -348,13 +348,13 @@ impl Router {
                     self.buffering.report(&pipeline, message.percent());
                 }
             }
-            gst::MessageView::Eos(_) => self.miss(|_| true),
+            gst::MessageView::Eos(_) => self.fail_unserved(|_| true),
             _ => {}
         }
     }
 
-    /// Those for whom nothing will come hear of it.
-    fn miss(&self, hopeless: impl Fn(MediaKind) -> bool) {
+    /// Those for whom nothing will come are told so.
+    fn fail_unserved(&self, hopeless: impl Fn(MediaKind) -> bool) {
         let missed: Vec<_> = {
             let mut state = self.state();
             let (missed, free) = std::mem::take(&mut state.free)

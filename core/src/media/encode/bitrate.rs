@@ -1,4 +1,4 @@
-//! When an encoder is told another bit rate. Plain state, with time passed in.
+//! When an encoder is given another bit rate. Plain state, with time passed in.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use crate::media::encoder::RateChange;
 /// What is less than this share of what the encoder has is wanted because the link is full.
 const URGENT: f64 = 0.75;
 
-/// The bit rate that an encoder was told, and when.
+/// The bit rate that an encoder has, and since when.
 #[derive(Debug)]
 pub(super) struct BitrateSteps {
-    told: u64,
+    applied: u64,
     at: Option<Duration>,
 }
 
 impl BitrateSteps {
     pub(super) fn new(bitrate: u64) -> Self {
         Self {
-            told: bitrate,
+            applied: bitrate,
             at: None,
         }
     }
 
     /// An encoder was opened at `now` with that bit rate.
     pub(super) fn opened(&mut self, bitrate: u64, now: Duration) {
-        self.told = bitrate;
+        self.applied = bitrate;
         self.at = Some(now);
     }
 
     /// The bit rate to tell the encoder now, if it is another one and worth what the change costs.
     pub(super) fn step(&mut self, change: RateChange, wanted: u64, now: Duration) -> Option<u64> {
-        let share = wanted as f64 / self.told.max(1) as f64;
+        let share = wanted as f64 / self.applied.max(1) as f64;
         let (least, soonest, often) = match change {
             RateChange::Seamless => (0.0, 0, 0),
             RateChange::KeyFrame => (0.1, 1, 5),
@@ -38,10 +38,10 @@ impl BitrateSteps {
         };
         let spacing = Duration::from_secs(if share < URGENT { soonest } else { often });
         let due = self.at.is_none_or(|at| now.saturating_sub(at) >= spacing);
-        if wanted == self.told || (share - 1.0).abs() < least || !due {
+        if wanted == self.applied || (share - 1.0).abs() < least || !due {
             return None;
         }
-        self.told = wanted;
+        self.applied = wanted;
         self.at = Some(now);
         Some(wanted)
     }
@@ -51,30 +51,30 @@ impl BitrateSteps {
 mod tests {
     use super::*;
 
-    /// What is told while the rate goes up by 8 % every 200 ms for a minute, and how often.
+    /// What is applied while the rate goes up by 8 % every 200 ms for a minute, and how often.
     fn climb(change: RateChange) -> (u64, usize) {
         let mut steps = BitrateSteps::new(100_000);
-        let (mut wanted, mut told, mut count) = (100_000_f64, 100_000, 0);
+        let (mut wanted, mut applied, mut count) = (100_000_f64, 100_000, 0);
         for tick in 0..300 {
             wanted = (wanted * 1.08).min(2_000_000.0);
             let now = Duration::from_millis(200 * tick);
             if let Some(bitrate) = steps.step(change, wanted as u64, now) {
-                (told, count) = (bitrate, count + 1);
+                (applied, count) = (bitrate, count + 1);
             }
         }
-        (told, count)
+        (applied, count)
     }
 
     #[test]
     fn changes_that_cost_a_key_frame_are_few() {
-        let (told, count) = climb(RateChange::Seamless);
-        assert_eq!(told, 2_000_000);
+        let (applied, count) = climb(RateChange::Seamless);
+        assert_eq!(applied, 2_000_000);
         assert!(count > 35, "{count}");
-        let (told, count) = climb(RateChange::KeyFrame);
-        assert_eq!(told, 2_000_000);
+        let (applied, count) = climb(RateChange::KeyFrame);
+        assert_eq!(applied, 2_000_000);
         assert!(count <= 13, "{count}");
-        let (told, count) = climb(RateChange::Rebuild);
-        assert_eq!(told, 2_000_000);
+        let (applied, count) = climb(RateChange::Rebuild);
+        assert_eq!(applied, 2_000_000);
         assert!(count <= 5, "{count}");
     }
 
