@@ -134,6 +134,10 @@ impl Scene {
                     }
                     samples = audio.next_samples() => {
                         let Ok(Some(samples)) = samples else { break };
+                        if samples.captured().is_none() {
+                            // What conceals a packet that never came.
+                            continue;
+                        }
                         let shown = shown(samples.running_time(), samples.captured(), 0);
                         lock(&kept).audio.push(shown);
                     }
