@@ -1,8 +1,7 @@
 //! A broadcast that is written.
 
 use std::{
-    any::Any,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,7 +36,8 @@ pub struct LocalBroadcast {
     inner: Arc<Inner>,
     /// What the layer above keeps here: sources and encoders. Tracks hold the rest of the broadcast only, as these hold
     /// the tracks.
-    attachment: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
+    #[cfg(feature = "media")]
+    attachment: Arc<std::sync::OnceLock<Arc<dyn std::any::Any + Send + Sync>>>,
 }
 
 struct Inner {
@@ -144,6 +144,7 @@ impl LocalBroadcast {
                 waiting: Mutex::default(),
                 timeline: Mutex::default(),
             }),
+            #[cfg(feature = "media")]
             attachment: Arc::default(),
         }
     }
@@ -152,13 +153,14 @@ impl LocalBroadcast {
     pub(crate) fn tracks_only(&self) -> Self {
         Self {
             inner: self.inner.clone(),
+            #[cfg(feature = "media")]
             attachment: Arc::default(),
         }
     }
 
     /// What the layer above keeps with the broadcast, made when it is first asked for. There is one of these.
     #[cfg(feature = "media")]
-    pub(crate) fn attachment<T: Default + Any + Send + Sync>(&self) -> Arc<T> {
+    pub(crate) fn attachment<T: Default + std::any::Any + Send + Sync>(&self) -> Arc<T> {
         let attachment = self.attachment.get_or_init(|| Arc::<T>::default());
         attachment.clone().downcast().unwrap_or_default()
     }

@@ -109,7 +109,7 @@ pub struct CapturedFrame {
 }
 
 impl CapturedFrame {
-    /// When it was captured, in the time of [`LocalBroadcast::now`].
+    /// When it was captured, in the time of [`LocalBroadcast::now`](crate::LocalBroadcast::now).
     pub fn timestamp(&self) -> Duration {
         self.timestamp
     }
