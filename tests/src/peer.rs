@@ -246,6 +246,26 @@ pub fn legacy_frame(micros: u64, payload: &[u8]) -> Bytes {
     frame.into()
 }
 
+/// A catalog with these video tracks, with a bitrate to tell one from another.
+pub fn catalog(names: &[&str], bitrate: u32) -> Bytes {
+    let tracks: Vec<_> = names
+        .iter()
+        .map(|name| {
+            format!(
+                r#""{name}":{{"codec":"vp8","bitrate":{bitrate},"container":{{"kind":"legacy"}}}}"#
+            )
+        })
+        .collect();
+    format!(r#"{{"video":{{"renditions":{{{}}}}}}}"#, tracks.join(",")).into()
+}
+
+/// Five frames that begin at this time.
+pub fn frames(millis: u64) -> Vec<Bytes> {
+    (0..5)
+        .map(|n| legacy_frame((millis + n * 33) * 1000, b"picture"))
+        .collect()
+}
+
 /// Appends a number as QUIC writes it.
 fn put_varint(out: &mut Vec<u8>, n: u64) {
     match n {

@@ -20,7 +20,7 @@ use iroh_live_tests::{
     LOCAL, Pipe, Publisher, Viewer,
     core::CorePublisher,
     free_port,
-    peer::{HandmadePublisher, legacy_frame},
+    peer::{HandmadePublisher, catalog, legacy_frame},
     secret_key, start,
 };
 use tokio::runtime::Runtime;
@@ -420,17 +420,6 @@ fn noise_instead_of_aac() {
     assert!(publisher.pipe.error().is_none());
 }
 
-/// A catalog with these video tracks, written as text.
-fn catalog(tracks: &[(&str, &str)]) -> Bytes {
-    let tracks: Vec<_> = tracks
-        .iter()
-        .map(|(name, codec)| {
-            format!(r#""{name}":{{"codec":"{codec}","container":{{"kind":"legacy"}}}}"#)
-        })
-        .collect();
-    format!(r#"{{"video":{{"renditions":{{{}}}}}}}"#, tracks.join(",")).into()
-}
-
 #[test]
 fn a_catalog_by_hand_is_understood() {
     // So that the tests that follow fail for what they are about.
@@ -439,7 +428,7 @@ fn a_catalog_by_hand_is_understood() {
         .map(|n| legacy_frame(n * 33_000, b"picture"))
         .collect();
     let tracks = [
-        ("catalog.json", vec![catalog(&[("cam", "vp8")])]),
+        ("catalog.json", vec![catalog(&["cam"], 1)]),
         ("cam", frames),
     ];
     let publisher = HandmadePublisher::start("by hand", &tracks);
@@ -457,7 +446,7 @@ fn a_group_that_breaks_off_is_a_discontinuity() {
         (0..5).map(|n| legacy_frame(now + n, b"picture")).collect()
     };
     let tracks = [
-        ("catalog.json", vec![catalog(&[("cam", "vp8")])]),
+        ("catalog.json", vec![catalog(&["cam"], 1)]),
         ("cam", frames()),
     ];
     let publisher = HandmadePublisher::start("by hand", &tracks);
@@ -541,10 +530,7 @@ fn a_track_that_carries_no_frames() {
         .map(|n| legacy_frame(n * 33_000, b"picture"))
         .collect::<Vec<_>>();
     let tracks = [
-        (
-            "catalog.json",
-            vec![catalog(&[("bad", "vp8"), ("good", "vp8")])],
-        ),
+        ("catalog.json", vec![catalog(&["bad", "good"], 1)]),
         // A frame too short for its timestamp.
         ("bad", vec![Bytes::from_static(&[0xff]), Bytes::new()]),
         ("good", good),

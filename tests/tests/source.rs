@@ -1,5 +1,5 @@
-//! What `irohlivesrc` makes of its application, of the pipeline behind it and of publishers: ends, unlinked pads, slow
-//! elements, handlers that take their time, tracks that cannot be had.
+//! What `irohlivesrc` makes of its application, of the pipeline behind it and of its publisher: ends, unlinked pads, slow
+//! elements, handlers that take their time.
 
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use gst::prelude::*;
 use iroh_live::{
     Live, LiveTicket, LocalBroadcast, endpoint::EndpointConfig, iroh::EndpointAddr,
@@ -19,7 +18,7 @@ use iroh_live_tests::{
     free_port,
     media::record,
     nick,
-    peer::{HandmadePublisher, legacy_frame},
+    peer::{HandmadePublisher, catalog, frames},
     secret_key, start,
 };
 
@@ -43,35 +42,6 @@ fn publisher_at(key: u8, tracks: &str) -> Publisher {
         .set_property("bind-address", format!("127.0.0.1:{}", free_port()));
     publisher.pipe.play();
     publisher
-}
-
-/// A catalog with these video tracks, with a bitrate to tell one from another.
-fn catalog(names: &[&str], bitrate: u32) -> Bytes {
-    let tracks: Vec<_> = names
-        .iter()
-        .map(|name| {
-            format!(
-                r#""{name}":{{"codec":"vp8","bitrate":{bitrate},"container":{{"kind":"legacy"}}}}"#
-            )
-        })
-        .collect();
-    format!(r#"{{"video":{{"renditions":{{{}}}}}}}"#, tracks.join(",")).into()
-}
-
-/// Five frames that begin at this time.
-fn frames(millis: u64) -> Vec<Bytes> {
-    (0..5)
-        .map(|n| legacy_frame((millis + n * 33) * 1000, b"picture"))
-        .collect()
-}
-
-fn collections(viewer: &Viewer) -> Vec<usize> {
-    let messages = viewer.pipe.messages();
-    let sizes = messages.iter().filter_map(|message| match message.view() {
-        gst::MessageView::StreamCollection(message) => Some(message.stream_collection().len()),
-        _ => None,
-    });
-    sizes.collect()
 }
 
 // Ends.
@@ -190,125 +160,6 @@ fn an_end_reaches_pads_that_are_not_linked() {
     publisher.pipe.wait_eos();
     publisher.pipe.stop();
     viewer.wait_status("ended");
-}
-
-// Tracks that cannot be had.
-
-#[test]
-fn a_track_that_the_publisher_does_not_have_is_left_out_and_the_rest_goes_on() {
-    let _test = start();
-    let tracks = [
-        ("catalog.json", vec![catalog(&["cam", "gone"], 1)]),
-        ("cam", frames(0)),
-    ];
-    let publisher = HandmadePublisher::start("half", &tracks);
-    let viewer = Viewer::start(publisher.ticket());
-    viewer.wait_frames("video_0", 5);
-    viewer.pipe.wait_warning("gone");
-    for number in 1..10 {
-        // The catalog changes all the time, as it does where bitrates are measured.
-        publisher.next_group(
-            "catalog.json",
-            vec![catalog(&["cam", "gone"], 1 + number)],
-            true,
-        );
-        publisher.next_group("cam", frames(u64::from(number) * 500), true);
-        viewer.wait_more_frames("video_0", 5);
-    }
-    let warnings = viewer.pipe.warnings();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(!viewer.statuses().iter().any(|s| s == "reconnecting"));
-}
-
-#[test]
-fn a_rendition_of_another_broadcast_is_left_out_with_one_warning() {
-    let _test = start();
-    let listed = |bitrate: u32| {
-        Bytes::from(format!(
-            r#"{{"video":{{"renditions":{{"cam":{{"codec":"vp8","bitrate":{bitrate},"container":{{"kind":"legacy"}}}},"far":{{"codec":"vp8","broadcast":"other","container":{{"kind":"legacy"}}}}}}}}}}"#
-        ))
-    };
-    let tracks = [("catalog.json", vec![listed(1)]), ("cam", frames(0))];
-    let publisher = HandmadePublisher::start("half", &tracks);
-    let viewer = Viewer::start(publisher.ticket());
-    viewer.wait_frames("video_0", 5);
-    for number in 1..5 {
-        publisher.next_group("catalog.json", vec![listed(1 + number)], true);
-        publisher.next_group("cam", frames(u64::from(number) * 500), true);
-        viewer.wait_more_frames("video_0", 5);
-    }
-    let warnings = viewer.pipe.warnings();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("far"), "{warnings:?}");
-    assert_eq!(viewer.pads().len(), 1);
-}
-
-#[test]
-fn a_catalog_of_sixty_tracks_gets_a_few_pads() {
-    let _test = start();
-    let names: Vec<_> = (0..60).map(|number| format!("cam{number:02}")).collect();
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let tracks = [
-        ("catalog.json", vec![catalog(&names, 1)]),
-        ("cam00", frames(0)),
-    ];
-    let publisher = HandmadePublisher::start("many", &tracks);
-    let viewer = Viewer::new(publisher.ticket(), "", |name| {
-        (name == "video_0").then(String::new)
-    });
-    viewer.pipe.play();
-    viewer.wait_frames("video_0", 5);
-    assert_eq!(viewer.pads().len(), 16);
-    publisher.next_group("catalog.json", vec![catalog(&names, 2)], true);
-    publisher.next_group("cam00", frames(500), true);
-    viewer.wait_frames("video_0", 10);
-    let warnings = viewer.pipe.warnings();
-    let about = warnings
-        .iter()
-        .filter(|text| text.contains("beyond the first 16"));
-    assert_eq!(about.count(), 1, "{warnings:?}");
-}
-
-#[test]
-fn a_track_that_ends_and_comes_back_while_it_is_listed_is_read_again() {
-    let _test = start();
-    let tracks = [
-        ("catalog.json", vec![catalog(&["cam"], 1)]),
-        ("cam", frames(0)),
-    ];
-    let publisher = HandmadePublisher::start("again", &tracks);
-    let viewer = Viewer::start(publisher.ticket());
-    viewer.wait_frames("video_0", 5);
-    publisher.end("cam");
-    viewer.pipe.wait("the end of the track", || {
-        viewer.pad("video_0").filter(|pad| pad.has_ended())
-    });
-    // Still listed: that alone is no reason for another pad.
-    publisher.next_group("catalog.json", vec![catalog(&["cam"], 2)], true);
-    thread::sleep(Duration::from_millis(300));
-    assert_eq!(viewer.pads().len(), 1);
-    publisher.begin_again("cam", frames(2000));
-    // The transport remembers the track that has ended for a while.
-    viewer.wait_frames("video_1", 5);
-    assert!(viewer.pad("video_0").is_some_and(|pad| pad.removed));
-}
-
-#[test]
-fn the_stream_collection_follows_the_tracks_that_go() {
-    let _test = start();
-    let tracks = [
-        ("catalog.json", vec![catalog(&["one", "two"], 1)]),
-        ("one", frames(0)),
-        ("two", frames(0)),
-    ];
-    let publisher = HandmadePublisher::start("two", &tracks);
-    let viewer = Viewer::start(publisher.ticket());
-    viewer.wait_frames("video_0", 5);
-    assert_eq!(collections(&viewer), [2]);
-    publisher.next_group("catalog.json", vec![catalog(&["one"], 1)], true);
-    viewer.pipe.wait("a collection of one", || {
-        (collections(&viewer) == [2, 1]).then_some(())
-    });
 }
 
 // The pipeline behind it.

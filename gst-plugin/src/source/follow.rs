@@ -20,8 +20,8 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::{
     category::CAT,
     failure::Failure,
-    reader::{End, Ending, Reading},
-    renditions::{complaints, limited},
+    reader::{BroadcastState, End, Reading},
+    renditions::{limited, warnings},
     run::{Observer, Run},
     status::Status,
     track::Track,
@@ -30,15 +30,15 @@ use super::{
 /// After the catalog's end, how long its tracks may still go on.
 const LAST_FRAMES: Duration = Duration::from_secs(5);
 
-/// After the session's end, how long what it brought is still looked at.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// After the session's end, how long what it brought is still taken in.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// When to look again whether a track has begun anew that is still listed after its end. The transport remembers what it had
 /// for half a minute.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A track that gave nothing so often in a row is spoken of. Once may be the catalog being a moment behind.
-const BARREN: u32 = 2;
+/// After so many attempts in a row without a frame there is a warning. One may be the catalog being a moment behind.
+const MAX_EMPTY_ATTEMPTS: u32 = 2;
 
 /// A broadcast that is followed.
 pub(super) struct Follower<O> {
@@ -49,7 +49,7 @@ pub(super) struct Follower<O> {
     catalog: Option<Catalog>,
     readers: Readers,
     retries: HashMap<String, Retry>,
-    ending: watch::Sender<Ending>,
+    state: watch::Sender<BroadcastState>,
 }
 
 impl<O: Observer> Follower<O> {
@@ -61,7 +61,7 @@ impl<O: Observer> Follower<O> {
             catalog: None,
             readers: Readers::default(),
             retries: HashMap::new(),
-            ending: watch::Sender::default(),
+            state: watch::Sender::default(),
         }
     }
 
@@ -72,8 +72,8 @@ impl<O: Observer> Follower<O> {
         let session = self.session.clone();
         let mut closed = pin!(async {
             let error = session.closed().await;
-            // What came before that is still to be looked at: how the broadcast ended may be in it.
-            tokio::time::sleep(LAST_WORDS).await;
+            // How the broadcast ended may be in what came before.
+            tokio::time::sleep(CLOSE_GRACE).await;
             error
         });
         loop {
@@ -114,9 +114,9 @@ impl<O: Observer> Follower<O> {
         let is_empty = |catalog: &Catalog| {
             catalog.video.renditions.is_empty() && catalog.audio.renditions.is_empty()
         };
-        self.ending.send_replace(match &self.catalog {
-            Some(catalog) if is_empty(catalog) => Ending::Emptied,
-            _ => Ending::Unsaid,
+        self.state.send_replace(match &self.catalog {
+            Some(catalog) if is_empty(catalog) => BroadcastState::Emptied,
+            _ => BroadcastState::Ended,
         });
         let last = async {
             while !self.readers.is_empty() {
@@ -125,7 +125,7 @@ impl<O: Observer> Follower<O> {
                         gst::debug!(CAT, obj = track.ghost, "{reason}");
                         return Err(Failure::stopped());
                     }
-                    Done::Looked(..) => {}
+                    Done::Probed(..) => {}
                     done => self.reader_done(done).await?,
                 }
             }
@@ -148,18 +148,18 @@ impl<O: Observer> Follower<O> {
         let zero = CatalogWatch::zero(catalog);
         let mut playable = Playable::of(catalog);
         let (wanted, too_many) = limited(std::mem::take(&mut playable.renditions));
-        let complaints = complaints(&playable, too_many);
-        if wanted.is_empty() && !complaints.is_empty() && self.run.observer.tracks().is_empty() {
+        let warnings = warnings(&playable, too_many);
+        if wanted.is_empty() && !warnings.is_empty() && self.run.observer.tracks().is_empty() {
             return Err(Failure::Fatal(glib::Error::new(
                 gst::StreamError::CodecNotFound,
                 &format!(
                     "Nothing of the broadcast can be played. {}. Update this plugin, or ask for another codec",
-                    complaints.join(". ")
+                    warnings.join(". ")
                 ),
             )));
         }
-        for complaint in complaints {
-            let warning = glib::Error::new(gst::StreamError::CodecNotFound, &complaint);
+        for warning in warnings {
+            let warning = glib::Error::new(gst::StreamError::CodecNotFound, &warning);
             self.run.warn_once(warning);
         }
         if wanted.is_empty() {
@@ -198,7 +198,7 @@ impl<O: Observer> Follower<O> {
             zero,
             max_age: self.run.max_age.clone(),
             playing: self.run.playing.clone(),
-            ending: self.ending.subscribe(),
+            state: self.state.subscribe(),
             flowed: self.run.flowed.clone(),
         };
         let observer = self.run.observer.clone();
@@ -206,7 +206,7 @@ impl<O: Observer> Follower<O> {
             reading.wait(delay).await;
             if track.has_ended() {
                 let restarts = reading.restarts(&track).await;
-                return Done::Looked(track, restarts);
+                return Done::Probed(track, restarts);
             }
             let end = reading.read(&track, || observer.running_time()).await;
             Done::Read(track, end)
@@ -222,12 +222,12 @@ impl<O: Observer> Follower<O> {
             // Once may be a publisher whose timestamps jumped.
             Done::Read(track, End::Malformed(reason)) => self.retry(&track, &reason, true),
             Done::Read(track, End::Unavailable(reason)) => self.retry(&track, &reason, false),
-            Done::Looked(track, true) => {
+            Done::Probed(track, true) => {
                 gst::info!(CAT, obj = track.ghost, "begun anew by the publisher");
                 track.set_restarted();
                 self.update().await?;
             }
-            Done::Looked(track, false) => self.look_again(track),
+            Done::Probed(track, false) => self.probe_later(track),
         }
         Ok(())
     }
@@ -239,7 +239,7 @@ impl<O: Observer> Follower<O> {
         let frames = track.feed().stats().frames;
         let wait = retry.failed(Instant::now(), frames, rand::random());
         gst::info!(CAT, obj = track.ghost, "{reason}; again in {wait:?}");
-        if retry.barren >= BARREN {
+        if retry.empty_attempts >= MAX_EMPTY_ATTEMPTS {
             self.run.warn_once(left_out(track, reason));
             if give_up {
                 return track.end();
@@ -249,10 +249,10 @@ impl<O: Observer> Follower<O> {
     }
 
     /// Looks later whether a track has begun anew, for as long as the catalog lists it.
-    fn look_again(&mut self, track: Arc<Track>) {
+    fn probe_later(&mut self, track: Arc<Track>) {
         let listed = self.run.observer.tracks();
         if listed.iter().any(|other| Arc::ptr_eq(other, &track)) {
-            self.start_after(track, LOOK_AGAIN);
+            self.start_after(track, PROBE_INTERVAL);
         }
     }
 
@@ -274,7 +274,7 @@ fn left_out(track: &Track, reason: &str) -> glib::Error {
 struct Retry {
     backoff: Backoff,
     /// The failures in a row without a frame between them.
-    barren: u32,
+    empty_attempts: u32,
     /// At the last failure.
     frames: u64,
     at: Option<Instant>,
@@ -283,12 +283,12 @@ struct Retry {
 impl Retry {
     /// How long to wait. `frames` is how many have come so far.
     fn failed(&mut self, now: Instant, frames: u64, random: f64) -> Duration {
-        self.barren = if frames > self.frames {
+        self.empty_attempts = if frames > self.frames {
             1
         } else {
-            self.barren + 1
+            self.empty_attempts + 1
         };
-        if self.at.is_some_and(|at| now - at > 2 * Backoff::LONGEST) && self.barren == 1 {
+        if self.at.is_some_and(|at| now - at > 2 * Backoff::LONGEST) && self.empty_attempts == 1 {
             self.backoff.succeeded();
         }
         (self.frames, self.at) = (frames, Some(now));
@@ -301,7 +301,7 @@ enum Done {
     /// The track was read.
     Read(Arc<Track>, End),
     /// The track had ended; whether it has begun anew.
-    Looked(Arc<Track>, bool),
+    Probed(Arc<Track>, bool),
 }
 
 /// The tasks that read the tracks, one for each.
@@ -328,7 +328,7 @@ impl Readers {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => {
-                    let (Done::Read(track, _) | Done::Looked(track, _)) = &done;
+                    let (Done::Read(track, _) | Done::Probed(track, _)) = &done;
                     self.busy.remove(track.ghost.name().as_str());
                     return done;
                 }
@@ -363,12 +363,12 @@ mod tests {
     }
 
     #[test]
-    fn a_track_is_barren_while_no_frame_comes() {
+    fn attempts_without_a_frame_are_counted_in_a_row() {
         let mut retry = Retry::default();
-        let mut barren = |frames| {
+        let mut empty_attempts = |frames| {
             retry.failed(Instant::now(), frames, 0.5);
-            retry.barren
+            retry.empty_attempts
         };
-        assert_eq!([0, 0, 5, 5, 6].map(&mut barren), [1, 2, 1, 2, 1]);
+        assert_eq!([0, 0, 5, 5, 6].map(&mut empty_attempts), [1, 2, 1, 2, 1]);
     }
 }

@@ -52,7 +52,44 @@ struct Running {
 /// How long a pipeline may take to end that was asked to before the broadcast was there.
 const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
-// All are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's state is changed.
+/**
+ * SECTION:element-irohlivesrc
+ * @title: irohlivesrc
+ * @see_also: irohlivesink
+ *
+ * Watches a broadcast by its ticket, peer to peer. A pad comes for each track that the publisher lists, with encoded
+ * media: `video_0`, `audio_0` and so on, at most 16 of a kind. When the publisher takes a track away, its pad ends and
+ * goes. Nothing is downloaded for a pad that is not linked; pads may be unlinked and linked again while it plays.
+ *
+ * The element is live. Buffers are timed by the publisher's clock, one timeline for all pads, and the LATENCY query is
+ * answered with the property `latency`. What is later than that, or what a slow pipeline cannot follow, is skipped to the
+ * next key frame, with DISCONT.
+ *
+ * A publisher that cannot be reached, or that stops, is waited for; `status` and a warning on the bus say so, and with
+ * `timeout` it is an error. One that ends the broadcast ends every pad. EOS that is sent to the element does the same, also
+ * before there are any pads: then one of each kind comes that has nothing but its end.
+ *
+ * Properties whose unit is milliseconds say so; times in `stats` are nanoseconds, as GStreamer has them.
+ *
+ * ## Example pipelines
+ *
+ * |[
+ * gst-launch-1.0 -v irohlivesrc ticket=iroh-live:…/stream name=s s. ! decodebin3 ! autovideosink
+ * ]|
+ * Shows the picture.
+ *
+ * |[
+ * gst-launch-1.0 -e irohlivesrc ticket=iroh-live:…/stream name=s s. ! queue ! h264parse ! mp4mux name=m ! filesink location=stream.mp4  s. ! queue ! opusparse ! m.
+ * ]|
+ * Records H.264 and Opus as they come, until it is interrupted.
+ *
+ * |[
+ * gst-play-1.0 "iroh-live:…/stream?latency=50"
+ * ]|
+ * Plays with a quarter of the usual latency.
+ */
+// All locks are leaves: none is held while another is taken, a pad is added, a signal is emitted or a child's state is
+// changed.
 #[derive(Default)]
 pub struct IrohLiveSrc {
     settings: Mutex<Settings>,
@@ -220,8 +257,8 @@ impl ElementImpl for IrohLiveSrc {
         let sent = self.pads.end(element.upcast_ref(), latency, || {
             self.parent_send_event(event)
         });
-        self.set_session(None);
-        self.set_status(Status::Ended);
+        self.set_session(None, None);
+        self.set_status(Status::Ended, None);
         sent
     }
 
@@ -266,8 +303,8 @@ impl IrohLiveSrc {
             .and_then(|ticket| Ok((settings.network.open(false)?, ticket)));
         match opened {
             Ok((live, ticket)) => {
-                if let Some(complaint) = settings.complaint() {
-                    gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{complaint}"));
+                if let Some(warning) = settings.warning() {
+                    gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
                 }
                 *lock(&self.network) = Some(Network { live, ticket });
                 Ok(())
@@ -371,8 +408,8 @@ impl IrohLiveSrc {
             running.task.abort();
         }
         self.pads.stop(self.obj().upcast_ref());
-        self.set_session(None);
-        self.set_status(Status::Idle);
+        self.set_session(None, None);
+        self.set_status(Status::Idle, None);
     }
 
     fn close(&self) {
@@ -400,26 +437,39 @@ impl IrohLiveSrc {
         let _ = self.obj().post_message(message);
     }
 
-    /// For the application's thread. Of the run's, [`Handle`] calls it.
-    fn set_status(&self, status: Status) {
-        let changed = std::mem::replace(&mut lock(&self.state).status, status) != status;
-        if changed {
+    /// Changes what the properties say, unless the run that wants it is over; gives whether it did.
+    fn change<T: PartialEq>(
+        &self,
+        run: Option<&CancellationToken>,
+        change: impl FnOnce(&mut State),
+        property: impl Fn(&State) -> T,
+    ) -> bool {
+        let mut state = lock(&self.state);
+        // Under the lock: what stops the run cancels it first, and changes the state after that.
+        if run.is_some_and(CancellationToken::is_cancelled) {
+            return false;
+        }
+        let before = property(&state);
+        change(&mut state);
+        property(&state) != before
+    }
+
+    fn set_status(&self, status: Status, run: Option<&CancellationToken>) {
+        if self.change(run, |state| state.status = status, |state| state.status) {
             gst::info!(CAT, imp = self, "status: {status:?}");
             self.obj().notify("status");
         }
     }
 
-    /// The same.
-    fn set_session(&self, session: Option<MoqSession>) {
+    fn set_session(&self, session: Option<MoqSession>, run: Option<&CancellationToken>) {
         let path_type = session
             .as_ref()
             .map_or(PathType::None, |session| session.path().kind.into());
-        let changed = {
-            let mut state = lock(&self.state);
+        let change = |state: &mut State| {
             state.session = session;
-            std::mem::replace(&mut state.path_type, path_type) != path_type
+            state.path_type = path_type;
         };
-        if changed {
+        if self.change(run, change, |state| state.path_type) {
             gst::info!(CAT, imp = self, "path: {path_type:?}");
             self.obj().notify("path-type");
         }
@@ -474,12 +524,13 @@ impl Observer for Handle {
     }
 
     fn set_status(&self, status: Status) {
-        self.call(move |imp| imp.set_status(status));
+        let cancel = self.cancel.clone();
+        self.call(move |imp| imp.set_status(status, Some(&cancel)));
     }
 
     fn set_session(&self, session: Option<&MoqSession>) {
-        let session = session.cloned();
-        self.call(move |imp| imp.set_session(session));
+        let (session, cancel) = (session.cloned(), self.cancel.clone());
+        self.call(move |imp| imp.set_session(session, Some(&cancel)));
     }
 
     fn warn(&self, warning: glib::Error) {

@@ -53,13 +53,13 @@ impl From<ReadError> for End {
 
 /// Whether the broadcast is over, so that only how its tracks ended is still of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Ending {
+pub(super) enum BroadcastState {
     #[default]
-    No,
+    Live,
     /// The tracks were taken out of the catalog before.
     Emptied,
-    /// Each track has to say how it ended: the publisher may have stopped and come back.
-    Unsaid,
+    /// How each track ended is still to be found out: the publisher may have stopped, and come back.
+    Ended,
 }
 
 /// What the readers of a broadcast's tracks share.
@@ -72,7 +72,7 @@ pub(super) struct Reading {
     /// How far a group may fall behind before it is skipped.
     pub(super) max_age: watch::Receiver<Duration>,
     pub(super) playing: watch::Receiver<bool>,
-    pub(super) ending: watch::Receiver<Ending>,
+    pub(super) state: watch::Receiver<BroadcastState>,
     /// Whether a frame has come.
     pub(super) flowed: Arc<AtomicBool>,
 }
@@ -82,7 +82,7 @@ impl Reading {
     pub(super) async fn wait(&mut self, delay: Duration) {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            _ = over(&mut self.ending) => {}
+            _ = over(&mut self.state) => {}
         }
     }
 
@@ -104,8 +104,8 @@ impl Reading {
             };
             let linked = tokio::select! {
                 linked = used => linked,
-                ending = over(&mut self.ending) => return match ending {
-                    Ending::Emptied => End::Finished,
+                state = over(&mut self.state) => return match state {
+                    BroadcastState::Emptied => End::Finished,
                     _ => self.outcome(track).await,
                 },
             };
@@ -136,8 +136,8 @@ impl Reading {
 
     /// Whether a track that has ended has begun anew under its name.
     pub(super) async fn restarts(self, track: &Track) -> bool {
-        match self.news(track).await {
-            Ok(news) => news,
+        match self.has_newer(track).await {
+            Ok(newer) => newer,
             Err(error) => {
                 gst::debug!(CAT, obj = track.ghost, "not begun anew: {error}");
                 false
@@ -146,11 +146,11 @@ impl Reading {
     }
 
     /// Whether the track has anything that was not read yet.
-    async fn news(&self, track: &Track) -> Result<bool, String> {
+    async fn has_newer(&self, track: &Track) -> Result<bool, String> {
         let subscribed = self.subscribe(track).await;
         let mut source = subscribed.map_err(|end| format!("{end:?}"))?;
         while let Some(frame) = source.reader.next().await.map_err(|e| e.to_string())? {
-            if track.is_news(frame.timestamp) {
+            if track.is_newer(frame.timestamp) {
                 return Ok(true);
             }
         }
@@ -189,10 +189,10 @@ impl Reading {
 }
 
 /// Waits for the broadcast to be over.
-async fn over(ending: &mut watch::Receiver<Ending>) -> Ending {
-    let over = ending.wait_for(|ending| *ending != Ending::No).await;
+async fn over(state: &mut watch::Receiver<BroadcastState>) -> BroadcastState {
+    let over = state.wait_for(|state| *state != BroadcastState::Live).await;
     // Nobody is left to say so.
-    over.map_or(Ending::Unsaid, |ending| *ending)
+    over.map_or(BroadcastState::Ended, |state| *state)
 }
 
 /// The frames of a track, whose age limit follows the properties.

@@ -27,19 +27,19 @@ pub(super) fn limited(playable: Vec<Wanted>) -> (Vec<Wanted>, usize) {
     (wanted, left_out)
 }
 
-/// What the user is told of tracks that get no pad; each with a text that is the same each time.
-pub(super) fn complaints(playable: &Playable, too_many: usize) -> Vec<String> {
-    let mut complaints: Vec<_> = playable
+/// Warnings for tracks that get no pad. The text of each is the same each time.
+pub(super) fn warnings(playable: &Playable, too_many: usize) -> Vec<String> {
+    let mut warnings: Vec<_> = playable
         .left_out
         .iter()
         .map(|left_out| format!("Left out: {left_out}"))
         .collect();
     if too_many > 0 {
-        complaints.push(format!(
+        warnings.push(format!(
             "Left out: tracks beyond the first {MAX_PADS} of a kind; the publisher lists more than that"
         ));
     }
-    complaints
+    warnings
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(of(MediaKind::Video), MAX_PADS);
         assert_eq!(of(MediaKind::Audio), MAX_PADS);
         assert_eq!(left_out, 2000 - 2 * MAX_PADS);
-        assert_eq!(complaints(&playable, left_out).len(), 1, "one warning");
+        assert_eq!(warnings(&playable, left_out).len(), 1, "one warning");
         let (again, _) = limited(Playable::of(&catalog).renditions);
         assert_eq!(again, wanted, "the same ones each time");
     }

@@ -144,7 +144,7 @@ impl Settings {
     }
 
     /// What is to be said of options that mean nothing here: somebody mistyped them, or they are of a later version.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<String> {
         if self.unknown_options.is_empty() {
             return None;
         }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(text("relay-mode"), "disabled");
         assert_eq!(text("address-lookup"), "none");
         assert_eq!(settings.ticket().unwrap().name(), "garden");
-        assert_eq!(settings.complaint(), None);
+        assert_eq!(settings.warning(), None);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
             let settings = of(&format!("{TICKET}?{option}"));
             let (name, _) = option.split_once('=').unwrap();
             assert_eq!(settings.get(name).unwrap().get::<Option<&str>>(), Ok(None));
-            assert!(settings.complaint().unwrap().contains(name));
+            assert!(settings.warning().unwrap().contains(name));
         }
     }
 
@@ -239,7 +239,7 @@ mod tests {
         let bad = of(&format!("{TICKET}?latency=soon"));
         let error = format!("{:?}", bad.ticket().unwrap_err());
         assert!(error.contains("latency=soon"), "{error}");
-        let unknown = of(&format!("{TICKET}?latncy=50")).complaint().unwrap();
+        let unknown = of(&format!("{TICKET}?latncy=50")).warning().unwrap();
         assert!(
             unknown.contains("latncy") && unknown.contains("max-lag"),
             "{unknown}"

@@ -33,7 +33,7 @@ pub(super) struct Track {
     restarted: AtomicBool,
     delays: Delays,
     /// The latest timestamp read, plus one; in nanoseconds.
-    read_up_to: AtomicU64,
+    read_until: AtomicU64,
 }
 
 /// Whether the pad is linked, and how often it has been: a link that is another one begins anew.
@@ -101,7 +101,7 @@ impl Track {
             ended: AtomicBool::new(false),
             restarted: AtomicBool::new(false),
             delays: Delays::default(),
-            read_up_to: AtomicU64::new(0),
+            read_until: AtomicU64::new(0),
         });
         if let Some(tags) = spec.config.and_then(tags) {
             track.feed.appsrc().send_event(gst::event::Tag::new(tags));
@@ -200,13 +200,13 @@ impl Track {
 
     pub(super) fn note_read(&self, timestamp: Duration) {
         let nanos = u64::try_from(timestamp.as_nanos()).unwrap_or(u64::MAX);
-        self.read_up_to
+        self.read_until
             .fetch_max(nanos.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Whether a frame with this timestamp is later than all that were read.
-    pub(super) fn is_news(&self, timestamp: Duration) -> bool {
-        timestamp.as_nanos() >= u128::from(self.read_up_to.load(Ordering::Relaxed))
+    pub(super) fn is_newer(&self, timestamp: Duration) -> bool {
+        timestamp.as_nanos() >= u128::from(self.read_until.load(Ordering::Relaxed))
     }
 
     /// The publisher has begun the track anew, which wants another pad: this one has given its end.
@@ -313,7 +313,7 @@ fn ghost(
 /// Passes a buffer on. That nobody takes it is no reason for the appsrc to stop, nor for an error: a pad may be unlinked
 /// or its peer be stopped while it plays, and linked again.
 ///
-/// Of several pads that is what a flow combiner says; of the last one it would say an error, though nothing is pushed
+/// For several pads a flow combiner does that; for the last one it would return an error, though nothing is pushed
 /// for long: an unlinked pad is not read.
 fn forward(
     pad: &gst::ProxyPad,

@@ -18,13 +18,13 @@ use super::{
     status::Status,
 };
 
-/// When a publisher that is there but has no such broadcast is spoken of.
+/// After how long there is a warning about a publisher that is there but has no such broadcast.
 const ABSENT_AFTER: Duration = Duration::from_secs(3);
 
 /// The most broadcasts that are named when the one that is wanted is not among them.
 const MAX_NAMES: usize = 10;
 
-/// The most different reasons that are told of one outage.
+/// The most different warnings of one outage.
 const MAX_REASONS: usize = 4;
 
 /// Watches until the publisher ends the broadcast, or something cannot be mended by trying again.
@@ -65,7 +65,7 @@ pub(super) async fn watch<O: Observer>(run: Arc<Run<O>>) {
         run.set_status(Status::Reconnecting);
         let wait = outage.backoff.next(rand::random());
         gst::info!(CAT, "{}; next attempt in {wait:?}", error.message());
-        if outage.is_new(error.message()) {
+        if outage.report(error.message()) {
             run.observer.warn(again(&error));
         }
         tokio::time::sleep(wait).await;
@@ -76,7 +76,7 @@ pub(super) async fn watch<O: Observer>(run: Arc<Run<O>>) {
 struct Outage {
     since: Instant,
     backoff: Backoff,
-    /// What the user was told.
+    /// What was warned of.
     reasons: Vec<String>,
 }
 
@@ -100,8 +100,8 @@ impl Outage {
         }
     }
 
-    /// Whether the user is to be told of this reason.
-    fn is_new(&mut self, reason: &str) -> bool {
+    /// Whether to warn of this reason: it is new.
+    fn report(&mut self, reason: &str) -> bool {
         let new = self.reasons.len() < MAX_REASONS && !self.reasons.iter().any(|r| r == reason);
         if new {
             self.reasons.push(reason.to_owned());
@@ -194,12 +194,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_of_an_outage_is_told_once() {
+    fn each_reason_of_an_outage_is_reported_once() {
         let mut outage = Outage::new(Instant::now());
-        assert!(outage.is_new("lost") && !outage.is_new("lost") && outage.is_new("unreachable"));
-        assert!(!outage.is_new("lost"));
-        let told = (0..10).filter(|n| outage.is_new(&n.to_string())).count();
-        assert_eq!(told, MAX_REASONS - 2, "however many there are");
+        assert!(outage.report("lost") && !outage.report("lost") && outage.report("unreachable"));
+        assert!(!outage.report("lost"));
+        let reported = (0..10).filter(|n| outage.report(&n.to_string())).count();
+        assert_eq!(reported, MAX_REASONS - 2, "however many there are");
     }
 
     #[test]
