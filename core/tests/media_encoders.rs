@@ -7,7 +7,8 @@ use std::{
 };
 
 use iroh_live::{
-    Live, LocalBroadcast, TrackConfig,
+    EncodedFrame, Live, LocalBroadcast, TrackConfig,
+    broadcast::EncodedReader,
     endpoint::EndpointConfig,
     media::{
         LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoPreset,
@@ -34,7 +35,10 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// An encoder of VP8 whose device can be taken away. There is one, so the tests take turns.
 mod device {
-    use std::sync::{Condvar, LazyLock, Mutex};
+    use std::sync::{
+        Condvar, LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use gst::{glib, prelude::*, subclass::prelude::*};
 
@@ -48,7 +52,12 @@ mod device {
         Busy,
         /// Takes its time, until it is something else.
         Slow,
+        /// Opens, and fails at the first picture.
+        Broken,
     }
+
+    /// A broken one was tried.
+    pub static BROKE: AtomicBool = AtomicBool::new(false);
 
     static DEVICE: (Mutex<Device>, Condvar) = (Mutex::new(Device::Free), Condvar::new());
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -97,6 +106,17 @@ mod device {
                     .name(name)
                     .build();
                 pad.set_target(encoder.static_pad(name).as_ref()).unwrap();
+                let weak = element.downgrade();
+                pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                    if *DEVICE.0.lock().unwrap() != Device::Broken {
+                        return gst::PadProbeReturn::Ok;
+                    }
+                    BROKE.store(true, Ordering::Relaxed);
+                    if let Some(element) = weak.upgrade() {
+                        gst::element_error!(element, gst::StreamError::Encode, ["broken"]);
+                    }
+                    gst::PadProbeReturn::Drop
+                });
                 element.add_pad(&pad).unwrap();
             }
         }
@@ -271,45 +291,101 @@ async fn live() -> Live {
     Live::builder(endpoint).with_router().spawn()
 }
 
+/// A picture that is watched, and encoded in software, as the device is busy at first.
+struct Watched {
+    video: LocalVideo,
+    reader: EncodedReader,
+    last: Duration,
+    lives: [Live; 2],
+    _local: LocalBroadcast,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let (publisher, viewer) = (live().await, live().await);
+        let local = LocalBroadcast::new();
+        publisher.publish("stream", &local).unwrap();
+        let video = local.video();
+        video
+            .set_source(VideoSource::test(), VideoCodec::Vp8, [small()])
+            .unwrap();
+        let name = small().name();
+        until("described", || {
+            local.catalog().video.renditions.contains_key(&name)
+        })
+        .await;
+        let subscription = viewer.subscribe(publisher.endpoint().addr(), "stream");
+        let (_, remote, _) = soon("subscription", subscription)
+            .await
+            .unwrap()
+            .into_parts();
+        let config = TrackConfig::Video(local.catalog().video.renditions[&name].clone());
+        let reader = remote.subscribe(&name, &config, Duration::from_secs(2));
+        let reader = soon("track", reader).await.unwrap();
+        let mut watched = Self {
+            video,
+            reader,
+            last: Duration::ZERO,
+            lives: [publisher, viewer],
+            _local: local,
+        };
+        watched.frame().await;
+        assert_eq!(watched.encoder().as_deref(), Some("vp8enc"));
+        watched
+    }
+
+    fn encoder(&self) -> Option<String> {
+        rendition(&self.video).unwrap().encoder
+    }
+
+    /// Each frame follows the one before it, without a hole.
+    async fn frame(&mut self) -> EncodedFrame {
+        let frame = soon("frame", self.reader.next()).await.unwrap().unwrap();
+        let step = frame.timestamp.saturating_sub(self.last);
+        assert!(frame.timestamp > self.last);
+        assert!(
+            self.last.is_zero() || step < Duration::from_secs(1),
+            "{step:?}"
+        );
+        self.last = frame.timestamp;
+        frame
+    }
+
+    async fn close(self) {
+        assert!(matches!(
+            *self.video.status().borrow(),
+            SourceStatus::Running
+        ));
+        for live in &self.lives {
+            live.shutdown().await;
+        }
+    }
+}
+
 /// A device that had no session left takes over when it has one, while the picture goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_was_busy_takes_over_later() {
     let _turn = device::register(Device::Busy).await;
-    let (publisher, viewer) = (live().await, live().await);
-    let local = LocalBroadcast::new();
-    publisher.publish("stream", &local).unwrap();
-    let video = local.video();
-    video
-        .set_source(VideoSource::test(), VideoCodec::Vp8, [small()])
-        .unwrap();
-    let name = small().name();
-    until("described", || {
-        local.catalog().video.renditions.contains_key(&name)
-    })
-    .await;
-    assert_eq!(
-        rendition(&video).unwrap().encoder.as_deref(),
-        Some("vp8enc")
-    );
+    let mut watched = Watched::new().await;
     device::set(Device::Free);
-    let subscription = viewer.subscribe(publisher.endpoint().addr(), "stream");
-    let (_, remote, _) = soon("subscription", subscription)
-        .await
-        .unwrap()
-        .into_parts();
-    let config = TrackConfig::Video(local.catalog().video.renditions[&name].clone());
-    let reader = remote.subscribe(&name, &config, Duration::from_secs(2));
-    let mut reader = soon("track", reader).await.unwrap();
-    let (mut last, mut took_over) = (Duration::ZERO, 0);
+    let mut took_over = 0;
     while took_over < 30 {
-        let frame = soon("frame", reader.next()).await.unwrap().unwrap();
-        let step = frame.timestamp.saturating_sub(last);
-        assert!(frame.timestamp > last);
-        assert!(last.is_zero() || step < Duration::from_secs(1), "{step:?}");
-        last = frame.timestamp;
-        took_over += u64::from(rendition(&video).unwrap().encoder.as_deref() == Some(device::NAME));
+        watched.frame().await;
+        took_over += u64::from(watched.encoder().as_deref() == Some(device::NAME));
     }
-    assert!(matches!(*video.status().borrow(), SourceStatus::Running));
-    viewer.shutdown().await;
-    publisher.shutdown().await;
+    watched.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_breaks_when_it_is_tried_again_disturbs_nobody() {
+    let _turn = device::register(Device::Busy).await;
+    let mut watched = Watched::new().await;
+    device::set(Device::Broken);
+    let mut after = 0;
+    while after < 30 {
+        watched.frame().await;
+        assert_eq!(watched.encoder().as_deref(), Some("vp8enc"));
+        after += u64::from(device::BROKE.load(std::sync::atomic::Ordering::Relaxed));
+    }
+    watched.close().await;
 }

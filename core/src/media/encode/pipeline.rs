@@ -201,6 +201,11 @@ impl EncoderPipeline {
             .clone()
     }
 
+    /// Whether it is for pictures.
+    pub fn encodes_video(&self) -> bool {
+        self.framerate.is_some()
+    }
+
     /// Says that it does not work.
     pub fn fail(&self, reason: String) {
         self.health.fail(reason);

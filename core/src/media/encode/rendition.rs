@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -31,14 +31,19 @@ const SOUND: u64 = 100;
 /// An encoder that nobody needed for so long is closed: devices have few sessions.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long it is waited for a device to close.
+const CLOSING: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Rendition {
     pub spec: RenditionSpec,
     pub track: Arc<RenditionTrack>,
     candidates: Candidates<gst::ElementFactory>,
     active: Option<Active>,
-    /// The next encoder; frames go to the active one as long as there is one.
+    /// The next encoder, as long as it is not open.
     opening: Option<(Opening, Arc<AtomicU64>)>,
+    /// The next encoder, open, beside an active one. It gets frames too, and takes over when something comes of them.
+    next: Option<(Active, Arc<AtomicU64>)>,
     /// An encoder that is being closed.
     closing: Option<JoinHandle<()>>,
     gate: Gate,
@@ -63,6 +68,18 @@ struct Active {
     watchdog: Watchdog,
 }
 
+impl Active {
+    fn push(&mut self, frame: RawFrame) {
+        // Of sound, silence may well be nothing.
+        let stuck =
+            self.encoder.encodes_video() && self.watchdog.feed(self.encoder.produced(), frame.time);
+        if stuck {
+            self.encoder.fail("it takes pictures and gives none".into());
+        }
+        self.encoder.push(frame);
+    }
+}
+
 impl Rendition {
     pub fn new(
         spec: RenditionSpec,
@@ -78,6 +95,7 @@ impl Rendition {
             candidates: Candidates::new(candidates),
             active: None,
             opening: None,
+            next: None,
             closing: None,
             gate: Gate::default(),
             enabled: true,
@@ -187,14 +205,12 @@ impl Rendition {
 
     fn encode(&mut self, frame: RawFrame) -> Result<(), String> {
         let now = frame.time;
-        if let Some(active) = &mut self.active {
-            active.encoder.push(frame);
-            // Of sound, silence may well be nothing.
-            if self.track.codec().is_video() && active.watchdog.feed(active.encoder.produced(), now)
-            {
-                active
-                    .encoder
-                    .fail("it takes pictures and gives none".into());
+        if self.active.is_some() {
+            if let Some((next, _)) = &mut self.next {
+                next.push(frame.clone());
+            }
+            if let Some(active) = &mut self.active {
+                active.push(frame);
             }
             self.improve(now);
             return Ok(());
@@ -219,7 +235,7 @@ impl Rendition {
         let Some(active) = &mut self.active else {
             return;
         };
-        if self.opening.is_some() {
+        if self.opening.is_some() || self.next.is_some() {
             return;
         }
         if let Some((candidate, factory)) = self.candidates.choose(now, Some(active.candidate)) {
@@ -276,17 +292,16 @@ impl Rendition {
         self.opening = None;
         match result {
             Ok(encoder) => {
-                if self.active.is_some() {
-                    // What the one before still has is not taken from here on.
-                    self.close();
-                    number.store(self.track.next_encoder(), Ordering::Release);
-                    self.gate = Gate::default();
-                }
-                self.active = Some(Active {
+                let opened = Active {
                     candidate,
                     encoder,
                     watchdog: Watchdog::default(),
-                });
+                };
+                if self.active.is_some() {
+                    self.next = Some((opened, number));
+                } else {
+                    self.active = Some(opened);
+                }
                 Ok(())
             }
             Err(error) => {
@@ -303,8 +318,23 @@ impl Rendition {
         }
     }
 
-    /// Looks whether the encoder still works.
+    /// Looks whether the encoder still works, and whether the next one does.
     fn look_after(&mut self, now: Duration) {
+        if let Some((next, number)) = self.next.take() {
+            if let Some(failure) = next.encoder.failure() {
+                tracing::info!(track = self.track.name(), failure, "no better encoder");
+                self.candidates.failed(next.candidate, now);
+                self.close_encoder(Some(next), None);
+            } else if next.encoder.produced() > 0 {
+                // What the one before still has is not taken from here on.
+                number.store(self.track.next_encoder(), Ordering::Release);
+                let old = self.active.replace(next);
+                self.close_encoder(old, None);
+                self.gate = Gate::default();
+            } else {
+                self.next = Some((next, number));
+            }
+        }
         let Some(active) = &mut self.active else {
             return;
         };
@@ -328,10 +358,16 @@ impl Rendition {
         }
     }
 
-    /// Closes the encoder, and what is being opened, on a thread of its own.
+    /// Closes all encoders.
     fn close(&mut self) {
-        let opening = self.opening.take();
-        let active = self.active.take();
+        let (active, opening) = (self.active.take(), self.opening.take());
+        let next = self.next.take().map(|(next, _)| next);
+        self.close_encoder(next, None);
+        self.close_encoder(active, opening.map(|(opening, _)| opening));
+    }
+
+    /// Closes an encoder, and one that is being opened, on a thread of its own.
+    fn close_encoder(&mut self, active: Option<Active>, opening: Option<Opening>) {
         if opening.is_none() && active.is_none() {
             return;
         }
@@ -342,7 +378,7 @@ impl Rendition {
                 if let Some(active) = active {
                     active.encoder.stop();
                 }
-                if let Some((opening, _)) = opening {
+                if let Some(opening) = opening {
                     opening.close();
                 }
                 if let Some(before) = before {
@@ -353,12 +389,18 @@ impl Rendition {
         self.closing = closing.ok();
     }
 
-    /// Ends the track, and waits until the encoder is closed.
+    /// Ends the track, and waits until the encoder is closed, but not for a device that hangs.
     pub fn withdraw(mut self) {
         self.track.withdraw();
         self.close();
-        if let Some(closing) = self.closing.take() {
-            let _ = closing.join();
+        let begun = Instant::now();
+        while self
+            .closing
+            .as_ref()
+            .is_some_and(|closing| !closing.is_finished())
+            && begun.elapsed() < CLOSING
+        {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
