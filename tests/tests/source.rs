@@ -150,16 +150,49 @@ fn a_publisher_that_stops_has_not_ended_for_a_viewer_that_has_linked_nothing() {
 }
 
 #[test]
-fn an_end_reaches_pads_that_are_not_linked() {
+fn the_end_of_a_broadcast_is_seen_whatever_is_linked() {
     let _test = start();
-    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
-    let viewer = Viewer::new(&publisher.ticket(), "", |_| None);
-    viewer.pipe.play();
-    viewer.wait_status("connected");
-    publisher.pipe.pipeline.send_event(gst::event::Eos::new());
-    publisher.pipe.wait_eos();
-    publisher.pipe.stop();
-    viewer.wait_status("ended");
+    for linked in ["", "video_0", "audio_0"] {
+        let publisher = Publisher::start(&format!("{VIDEO} ! SINK {AUDIO} ! stream."));
+        let viewer = Viewer::new(&publisher.ticket(), "", move |name| {
+            (name == linked).then(String::new)
+        });
+        viewer.pipe.play();
+        viewer
+            .pipe
+            .wait("both pads", || (viewer.pads().len() == 2).then_some(()));
+        if !linked.is_empty() {
+            viewer.wait_frames(linked, 5);
+        }
+        publisher.pipe.pipeline.send_event(gst::event::Eos::new());
+        publisher.pipe.wait_eos();
+        publisher.pipe.stop();
+        viewer.wait_status("ended");
+        if !linked.is_empty() {
+            viewer.pipe.wait_eos();
+        }
+    }
+}
+
+#[test]
+fn an_end_before_any_pad_is_linked_is_the_end_of_the_pipeline() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{AUDIO} ! SINK"));
+    // A picture never comes.
+    let pipe = Pipe::parse(&format!(
+        "irohlivesrc name=s {LOCAL} ! h264parse ! fakesink"
+    ));
+    pipe.element("s").set_property("ticket", publisher.ticket());
+    pipe.play();
+    pipe.wait("the sound", || {
+        (nick(&pipe.element("s"), "status") == "connected").then_some(())
+    });
+    pipe.pipeline.send_event(gst::event::Eos::new());
+    let error = pipe.wait_error();
+    assert!(
+        error.message().contains("does not end without data"),
+        "{error}"
+    );
 }
 
 // The pipeline behind it.

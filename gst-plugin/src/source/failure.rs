@@ -35,7 +35,13 @@ impl Failure {
                 gst::ResourceError::Busy,
                 &capitalised(&error.to_string()),
             )),
-            error => Self::unreachable(&error.to_string()),
+            ConnectError::Unreachable(_) | ConnectError::Connecting(_) => {
+                Self::unreachable(&error.to_string())
+            }
+            error => Self::Again(glib::Error::new(
+                gst::ResourceError::OpenRead,
+                &capitalised(&error.to_string()),
+            )),
         }
     }
 
@@ -43,7 +49,7 @@ impl Failure {
         Self::Again(glib::Error::new(
             gst::ResourceError::NotFound,
             &format!(
-                "The publisher cannot be reached ({reason}): it is switched off, or there is no way to it from this network. {NEW_TICKET}"
+                "The publisher cannot be reached: it is switched off, or there is no way to it from this network ({reason}). {NEW_TICKET}"
             ),
         ))
     }

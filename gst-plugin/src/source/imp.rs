@@ -49,7 +49,7 @@ struct Running {
     stopped: CancellationToken,
 }
 
-/// How long a pipeline may take to end that was asked to before the broadcast was there.
+/// How long a pipeline may take to end that was asked to before any pad was linked.
 const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
 /**
@@ -249,7 +249,8 @@ impl ElementImpl for IrohLiveSrc {
             return self.parent_send_event(event);
         };
         self.cancel();
-        if self.pads.tracks().is_empty() {
+        let tracks = self.pads.tracks();
+        if !tracks.iter().any(|track| track.ghost.is_linked()) {
             self.end_in_any_case(stopped);
         }
         let latency = lock(&self.settings).of_pads();
@@ -361,8 +362,8 @@ impl IrohLiveSrc {
         Ok(())
     }
 
-    /// Some elements, as decodebin3, do not end before they had data. Whoever waits for the pipeline's end is to be told
-    /// something.
+    /// Sinks that nothing is linked to do not end, nor do some elements before they had data, as decodebin3. Whoever waits
+    /// for the pipeline's end waits for an error as well.
     fn end_in_any_case(&self, stopped: CancellationToken) {
         let (element, notifier) = (self.obj().downgrade(), self.notifier.clone());
         let late = async move {
@@ -372,7 +373,7 @@ impl IrohLiveSrc {
                     gst::element_error!(
                         element,
                         gst::ResourceError::NotFound,
-                        ("The pipeline was asked to end before anything came, and some element in it does not end without data. Stop it")
+                        ("The pipeline was asked to end before anything came, and some element in it does not end without data")
                     );
                 }
             });
