@@ -1,0 +1,7 @@
+//! Sources, encoders and renditions, over the loopback interface.
+#![cfg(feature = "media")]
+
+mod encoders;
+mod pair;
+mod renditions;
+mod sources;
