@@ -1,11 +1,14 @@
 //! Making the iroh endpoint that live media wants.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use iroh::{
     Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey,
-    endpoint::{BindError, Builder, InvalidSocketAddr, presets},
+    endpoint::{BindError, BindOpts, Builder, InvalidSocketAddr, presets},
 };
 
 use crate::transport::quic_config;
@@ -48,6 +51,9 @@ pub struct EndpointConfig {
     pub lookup: AddressLookup,
     /// The address to listen on instead of any address and any port.
     pub bind: Option<SocketAddr>,
+    /// The port to listen on at all addresses, of IPv4 and, where the machine has it, of IPv6. [`bind`](Self::bind) goes
+    /// before it.
+    pub port: Option<u16>,
 }
 
 impl Default for EndpointConfig {
@@ -60,6 +66,7 @@ impl Default for EndpointConfig {
                 mdns: true,
             },
             bind: None,
+            port: None,
         }
     }
 }
@@ -106,8 +113,12 @@ impl EndpointConfig {
     /// # Errors
     /// See [`BindEndpointError`].
     pub async fn bind(self) -> Result<Endpoint, BindEndpointError> {
-        let port = self.bind.is_some_and(|address| address.port() != 0);
-        let mut attempts = if port { BIND_ATTEMPTS } else { 1 };
+        let port = self.bind.map(|address| address.port()).or(self.port);
+        let mut attempts = if port.is_some_and(|port| port != 0) {
+            BIND_ATTEMPTS
+        } else {
+            1
+        };
         loop {
             let bound: BoxFuture<'static, _> = Box::pin(self.clone().open());
             attempts -= 1;
@@ -143,18 +154,54 @@ impl EndpointConfig {
         if let Some(key) = self.secret_key {
             builder = builder.secret_key(key);
         }
-        if let Some(address) = self.bind {
+        let everywhere = self.bind.is_none().then_some(self.port).flatten();
+        let address =
+            everywhere.map_or(self.bind, |port| Some((Ipv4Addr::UNSPECIFIED, port).into()));
+        if let Some(address) = address {
             builder = builder
                 .clear_ip_transports()
                 .bind_addr(address)
                 .map_err(|source| BindEndpointError::Address { address, source })?;
         }
+        if let Some(port) = everywhere {
+            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            // Not every machine has it.
+            let options = BindOpts::default().set_is_required(false);
+            builder = builder
+                .bind_addr_with_opts(address, options)
+                .map_err(|source| BindEndpointError::Address { address, source })?;
+        }
         builder
             .bind()
             .await
-            .map_err(|source| BindEndpointError::Socket {
-                address: self.bind,
-                source,
-            })
+            .map_err(|source| BindEndpointError::Socket { address, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_without_an_address_is_one_of_all_addresses() {
+        let has_ipv6 = UdpSocket::bind("[::]:0").is_ok();
+        let free = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let mut config = EndpointConfig::local();
+        config.port = Some(port);
+        let endpoint = config.bind().await.unwrap();
+        let bound = endpoint.bound_sockets();
+        assert!(
+            bound.contains(&(Ipv4Addr::UNSPECIFIED, port).into()),
+            "{bound:?}"
+        );
+        assert!(
+            !has_ipv6 || bound.contains(&(Ipv6Addr::UNSPECIFIED, port).into()),
+            "{bound:?}"
+        );
+        endpoint.close().await;
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! `irohlivesink` publishes what is linked to it and gives out a ticket; `irohlivesrc` watches a ticket.
 
+mod endpoint;
 mod log;
-mod network;
 mod notifier;
 mod runtime;
+mod settings;
 pub mod sink;
 pub mod source;
 mod stats;

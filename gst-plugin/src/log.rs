@@ -22,7 +22,8 @@ pub(crate) static SINK: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-static NETWORK: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+/// QUIC, hole punching, relays, MoQ.
+pub(crate) static NETWORK: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
         "irohlive-net",
         gst::DebugColorFlags::empty(),

@@ -262,10 +262,16 @@ fn a_port_that_is_taken() {
     let address = taken.local_addr().expect("it is bound");
     let ticket = ticket_of(&secret_key(1), 4433);
     let bind = format!("bind-address={address}");
-    for error in [sink_failure(&bind), source_failure(Some(&ticket), &bind)] {
+    for (error, code) in [
+        (sink_failure(&bind), gst::ResourceError::OpenWrite),
+        (
+            source_failure(Some(&ticket), &bind),
+            gst::ResourceError::OpenRead,
+        ),
+    ] {
         says(
             &error,
-            gst::ResourceError::OpenWrite,
+            code,
             &[&address.to_string(), "Choose another bind-address"],
         );
     }

@@ -621,3 +621,81 @@ fn a_pad_whose_codec_changes_goes_on() {
         [("sink_0".to_owned(), "video_0".to_owned())]
     );
 }
+
+#[test]
+fn the_secret_key_cannot_be_read_back() {
+    let _test = start();
+    for element in ["irohlivesink", "irohlivesrc"] {
+        let element = gst::ElementFactory::make(element)
+            .property("secret-key", iroh_live_tests::secret_key(3))
+            .build()
+            .expect("the plugin is loaded");
+        let property = element.find_property("secret-key").expect("it is there");
+        assert_eq!(
+            property.flags() & gst::glib::ParamFlags::READWRITE,
+            gst::glib::ParamFlags::WRITABLE
+        );
+        // What a dot file is made of.
+        let readable = element.list_properties();
+        let readable = readable
+            .iter()
+            .filter(|property| property.flags().contains(gst::glib::ParamFlags::READABLE));
+        for property in readable {
+            let value = element.property_value(property.name());
+            let text = value.serialize().map(|text| text.to_string());
+            assert!(!text.unwrap_or_default().contains("030303"), "{property:?}");
+        }
+    }
+}
+
+#[test]
+fn elements_of_one_process_do_not_share_an_identity_unawares() {
+    let test = start();
+    let mut command = Command::new("gst-launch-1.0");
+    let key = iroh_live_tests::secret_key(21);
+    // A call, as it were: it publishes, and watches another.
+    let line = format!(
+        "-v {VIDEO} ! irohlivesink name=stream {LOCAL} bind-address=127.0.0.1:0 ticket-location={} \
+         irohlivesrc name=s {LOCAL} ticket=iroh-live:{}/other ! fakesink",
+        test.file("ticket"),
+        "A".repeat(43)
+    );
+    command
+        .args(line.split_whitespace())
+        .env("IROH_SECRET", &key)
+        .env("GST_DEBUG", "irohlive-net:4");
+    let mut call = Process::run(&test, "call", command);
+    let ticket = call.ticket(&test.file("ticket"));
+    let ticket: iroh_live::LiveTicket = ticket.parse().expect("it is one");
+    let secret: iroh_live::iroh::SecretKey = key.parse().expect("it is one");
+    assert_eq!(ticket.addr().id, secret.public());
+    let log = call.log_location();
+    call.wait("the other's own identity", || {
+        let log = std::fs::read_to_string(&log).ok()?;
+        log.contains("this one has a new one").then_some(())
+    });
+    // Said in so many words, it is a mistake.
+    let [first, second] =
+        [(); 2].map(|()| sink(&format!("secret-key={}", iroh_live_tests::secret_key(22))));
+    first.set_state(gst::State::Ready).expect("it is the first");
+    let bus = gst::Bus::new();
+    second.set_bus(Some(&bus));
+    assert!(second.set_state(gst::State::Ready).is_err());
+    let message = bus
+        .pop_filtered(&[gst::MessageType::Error])
+        .expect("it says why");
+    let gst::MessageView::Error(error) = message.view() else {
+        panic!("{message:?}");
+    };
+    assert!(
+        error
+            .error()
+            .message()
+            .contains("another element of this process")
+    );
+    first.set_state(gst::State::Null).expect("it stops");
+    second
+        .set_state(gst::State::Ready)
+        .expect("it is free again");
+    second.set_state(gst::State::Null).expect("it stops");
+}

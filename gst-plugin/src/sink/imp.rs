@@ -16,7 +16,7 @@ use super::{
     settings::Settings,
     status::Status,
 };
-use crate::{log::SINK as CAT, notifier::Notifier, stats};
+use crate::{endpoint::Role, log::SINK as CAT, notifier::Notifier, stats};
 
 /// What can be read of the element.
 #[derive(Debug, Default)]
@@ -354,9 +354,9 @@ impl IrohLiveSink {
                 sink.handle(event, &token);
             }
         });
-        let opened = settings.network.open(true).and_then(|live| {
+        let opened = settings.network.open(Role::Publish).and_then(|endpoint| {
             Publisher::start(
-                live,
+                endpoint,
                 self.broadcast_name(),
                 settings.ticket_location,
                 &self.notifier,

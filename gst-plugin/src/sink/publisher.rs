@@ -9,7 +9,7 @@ use std::{
 use iroh_live::{Live, LiveTicket, LocalBroadcast, TicketWatcher, iroh::EndpointId};
 use tokio::task::JoinSet;
 
-use crate::{log::SINK as CAT, notifier::Notifier, runtime, stats};
+use crate::{endpoint::OpenEndpoint, log::SINK as CAT, notifier::Notifier, runtime, stats};
 
 /// What the element has to know.
 pub(super) enum Event {
@@ -27,6 +27,8 @@ pub(super) type Handler = Arc<dyn Fn(Event) + Send + Sync>;
 /// What lives from READY to NULL.
 pub(super) struct Publisher {
     live: Live,
+    /// Until it is closed.
+    endpoint: Mutex<Option<OpenEndpoint>>,
     name: String,
     /// Of the current run, from PAUSED to READY.
     broadcast: Mutex<Option<LocalBroadcast>>,
@@ -35,21 +37,23 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn start(
-        live: Live,
+        endpoint: OpenEndpoint,
         name: String,
         ticket_location: Option<PathBuf>,
         notifier: &Notifier,
         handler: Handler,
     ) -> Result<Self, gst::ErrorMessage> {
-        let tickets = live.watch_ticket(&name).map_err(|error| {
-            // Nothing but this closes the endpoint, and lets go of its port.
-            let live = live.clone();
-            let _ = runtime::block_on(async move { live.shutdown().await });
-            gst::error_msg!(
-                gst::ResourceError::Settings,
-                ("No ticket can be made: {error}. Set the property broadcast to another name")
-            )
-        })?;
+        let live = endpoint.live().clone();
+        let tickets = match live.watch_ticket(&name) {
+            Ok(tickets) => tickets,
+            Err(error) => {
+                endpoint.close();
+                return Err(gst::error_msg!(
+                    gst::ResourceError::Settings,
+                    ("No ticket can be made: {error}. Set the property broadcast to another name")
+                ));
+            }
+        };
         let _guard = runtime::runtime()?.enter();
         let mut tasks = JoinSet::new();
         tasks.spawn(announce(
@@ -61,6 +65,7 @@ impl Publisher {
         tasks.spawn(watch_viewers(live.clone(), notifier.clone(), handler));
         Ok(Self {
             live,
+            endpoint: Mutex::new(Some(endpoint)),
             name,
             broadcast: Mutex::default(),
             tasks: Mutex::new(tasks),
@@ -115,14 +120,17 @@ impl Publisher {
     pub(super) fn stop(&self) {
         let mut tasks =
             std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        let live = self.live.clone();
-        let stopped = runtime::block_on(async move {
-            // They hold on to the endpoint, and so to its port.
-            tasks.shutdown().await;
-            live.shutdown().await;
-        });
-        if stopped.is_err() {
-            gst::warning!(CAT, "the transport did not stop");
+        // They hold on to the endpoint, and so to its port.
+        if runtime::block_on(async move { tasks.shutdown().await }).is_err() {
+            gst::warning!(CAT, "the tasks did not stop");
+        }
+        let endpoint = self
+            .endpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(endpoint) = endpoint {
+            endpoint.close();
         }
     }
 

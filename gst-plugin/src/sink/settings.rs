@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use gst::{glib, prelude::*};
 
-use crate::network::NetworkSettings;
+use crate::settings::NetworkSettings;
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {

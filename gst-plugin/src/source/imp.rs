@@ -5,7 +5,7 @@ use std::{
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 use iroh_live::{
-    Live, LiveTicket,
+    LiveTicket,
     broadcast::MediaKind,
     media::{caps::src_caps, receive::PlayoutClock},
     transport::MoqSession,
@@ -23,7 +23,11 @@ use super::{
     track::Track,
     watcher,
 };
-use crate::{notifier::Notifier, runtime, stats};
+use crate::{
+    endpoint::{OpenEndpoint, Role},
+    notifier::Notifier,
+    runtime, stats,
+};
 
 /// What the properties tell.
 #[derive(Default)]
@@ -35,7 +39,7 @@ struct State {
 
 /// What lives from READY to NULL.
 struct Network {
-    live: Live,
+    endpoint: OpenEndpoint,
     ticket: LiveTicket,
 }
 
@@ -301,13 +305,13 @@ impl IrohLiveSrc {
         let settings = lock(&self.settings).clone();
         let opened = settings
             .ticket()
-            .and_then(|ticket| Ok((settings.network.open(false)?, ticket)));
+            .and_then(|ticket| Ok((settings.network.open(Role::Watch)?, ticket)));
         match opened {
-            Ok((live, ticket)) => {
+            Ok((endpoint, ticket)) => {
                 if let Some(warning) = settings.warning() {
                     gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
                 }
-                *lock(&self.network) = Some(Network { live, ticket });
+                *lock(&self.network) = Some(Network { endpoint, ticket });
                 Ok(())
             }
             Err(message) => {
@@ -324,7 +328,7 @@ impl IrohLiveSrc {
         })?;
         let settings = lock(&self.settings).clone();
         let (live, ticket) = match &*lock(&self.network) {
-            Some(network) => (network.live.clone(), network.ticket.clone()),
+            Some(network) => (network.endpoint.live().clone(), network.ticket.clone()),
             None => return Err(gst::StateChangeError),
         };
         // Where the publisher is to be found may change, who it is does not.
@@ -415,10 +419,8 @@ impl IrohLiveSrc {
 
     fn close(&self) {
         let network = lock(&self.network).take();
-        if let Some(network) = network
-            && runtime::block_on(async move { network.live.shutdown().await }).is_err()
-        {
-            gst::warning!(CAT, imp = self, "the transport did not stop");
+        if let Some(network) = network {
+            network.endpoint.close();
         }
     }
 

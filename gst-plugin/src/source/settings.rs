@@ -9,7 +9,7 @@ use super::{
     pads::Latency,
     uri::{OPTIONS, Options},
 };
-use crate::network::NetworkSettings;
+use crate::settings::NetworkSettings;
 
 const DEFAULT_LATENCY: u32 = 200;
 

@@ -1,16 +1,15 @@
 //! What both elements let a user set of the network: identity, relays, address lookup.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use gst::{glib, prelude::*};
 use iroh_live::{
-    Live,
     endpoint::{AddressLookup, EndpointConfig, Relays},
-    iroh::{RelayUrl, SecretKey},
+    iroh::RelayUrl,
     util::{SECRET_ENV, SecretKeyError, parse_secret_key, secret_key_from_file, secret_key_in_env},
 };
 
-use crate::runtime;
+use crate::endpoint::{Identity, OpenEndpoint, Role};
 
 /// Which relay servers help to get through NATs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -64,7 +63,8 @@ impl NetworkSettings {
         vec![
             glib::ParamSpecString::builder("secret-key")
                 .nick("Secret key")
-                .blurb("The identity of this end, 64 hexadecimal digits; decides the ticket. If unset: secret-key-location, then the environment variable IROH_SECRET, then a new one each time. Only its setter can read it back")
+                .blurb("The identity of this end, 64 hexadecimal digits; decides the ticket. If unset: secret-key-location, then the environment variable IROH_SECRET, then a new one each time. Elements of one process cannot have the same; an irohlivesrc then leaves that of the environment to the others. Cannot be read back")
+                .write_only()
                 .mutable_ready()
                 .build(),
             glib::ParamSpecString::builder("secret-key-location")
@@ -123,7 +123,6 @@ impl NetworkSettings {
 
     pub(crate) fn get(&self, name: &str) -> Option<glib::Value> {
         Some(match name {
-            "secret-key" => self.secret_key.to_value(),
             "secret-key-location" => self.secret_key_location.to_value(),
             "relay-mode" => self.relay_mode.to_value(),
             "relay-urls" => self.relay_urls.to_value(),
@@ -135,31 +134,12 @@ impl NetworkSettings {
 
     /// Opens the endpoint and starts the transport. Blocks for as long as opening sockets takes; the network is not
     /// waited for.
-    pub(crate) fn open(&self, accept: bool) -> Result<Live, gst::ErrorMessage> {
-        let config = self.endpoint_config()?;
-        let has_relays = self.relay_mode != RelayMode::Disabled;
-        runtime::block_on(async move {
-            let endpoint = config.bind().await.map_err(|error| {
-                gst::error_msg!(
-                    gst::ResourceError::OpenWrite,
-                    ("The network cannot be used: {error}. Choose another bind-address, or leave it unset")
-                )
-            })?;
-            let mut builder = Live::builder(endpoint);
-            if !has_relays {
-                builder = builder.online_timeout(Duration::ZERO);
-            }
-            Ok(if accept {
-                builder.with_router().spawn()
-            } else {
-                builder.spawn()
-            })
-        })?
+    pub(crate) fn open(&self, role: Role) -> Result<OpenEndpoint, gst::ErrorMessage> {
+        OpenEndpoint::open(self.endpoint_config()?, self.identity()?, role)
     }
 
     fn endpoint_config(&self) -> Result<EndpointConfig, gst::ErrorMessage> {
         let mut config = EndpointConfig::default();
-        config.secret_key = self.identity()?;
         config.relays = match self.relay_mode {
             RelayMode::Default => Relays::Default,
             RelayMode::Disabled => Relays::Disabled,
@@ -169,7 +149,11 @@ impl NetworkSettings {
             dns: matches!(self.address_lookup, Lookup::Dns | Lookup::All),
             mdns: matches!(self.address_lookup, Lookup::Mdns | Lookup::All),
         };
-        config.bind = self.bind_address.as_deref().map(parse_bind).transpose()?;
+        match self.bind_address.as_deref().map(parse_bind).transpose()? {
+            Some(Bind::Address(address)) => config.bind = Some(address),
+            Some(Bind::Port(port)) => config.port = Some(port),
+            None => {}
+        }
         Ok(config)
     }
 
@@ -197,15 +181,18 @@ impl NetworkSettings {
         Ok(urls)
     }
 
-    fn identity(&self) -> Result<Option<SecretKey>, gst::ErrorMessage> {
-        let (from, key) = if let Some(text) = &self.secret_key {
-            ("secret-key", parse_secret_key(text).map(Some))
+    fn identity(&self) -> Result<Identity, gst::ErrorMessage> {
+        let (from, identity) = if let Some(text) = &self.secret_key {
+            ("secret-key", parse_secret_key(text).map(Identity::Set))
         } else if let Some(path) = &self.secret_key_location {
-            ("secret-key-location", secret_key_from_file(path).map(Some))
+            let key = secret_key_from_file(path);
+            ("secret-key-location", key.map(Identity::Set))
         } else {
-            (SECRET_ENV, secret_key_in_env())
+            let key = secret_key_in_env();
+            let identity = key.map(|key| key.map_or(Identity::New, Identity::Environment));
+            (SECRET_ENV, identity)
         };
-        key.map_err(|error| match error {
+        identity.map_err(|error| match error {
             SecretKeyError::File { .. } => {
                 gst::error_msg!(gst::ResourceError::Read, ("{from}: {error}"))
             }
@@ -214,15 +201,22 @@ impl NetworkSettings {
     }
 }
 
+/// Where to listen.
+#[derive(Debug, PartialEq, Eq)]
+enum Bind {
+    Address(SocketAddr),
+    /// At all addresses.
+    Port(u16),
+}
+
 /// `ADDRESS:PORT`, or `:PORT` for all addresses.
-fn parse_bind(text: &str) -> Result<SocketAddr, gst::ErrorMessage> {
+fn parse_bind(text: &str) -> Result<Bind, gst::ErrorMessage> {
     let text = text.trim();
-    let full = if text.starts_with(':') {
-        format!("0.0.0.0{text}")
-    } else {
-        text.to_owned()
+    let bind = match text.strip_prefix(':') {
+        Some(port) => port.parse().ok().map(Bind::Port),
+        None => text.parse().ok().map(Bind::Address),
     };
-    full.parse().map_err(|_| {
+    bind.ok_or_else(|| {
         gst::error_msg!(
             gst::ResourceError::Settings,
             ("bind-address: {text:?} is not an address; write 0.0.0.0:4433, :4433 or [::]:4433")
@@ -236,11 +230,11 @@ mod tests {
 
     #[test]
     fn bind_addresses_are_read_with_and_without_a_host() {
-        assert_eq!(
-            parse_bind(":4433").unwrap(),
-            "0.0.0.0:4433".parse().unwrap()
-        );
-        assert_eq!(parse_bind("[::1]:1").unwrap(), "[::1]:1".parse().unwrap());
+        assert_eq!(parse_bind(":4433").unwrap(), Bind::Port(4433));
+        let address = |text: &str| Bind::Address(text.parse().unwrap());
+        assert_eq!(parse_bind("[::1]:1").unwrap(), address("[::1]:1"));
+        assert_eq!(parse_bind("127.0.0.1:0").unwrap(), address("127.0.0.1:0"));
         assert!(parse_bind("example.com").is_err());
+        assert!(parse_bind(":70000").is_err());
     }
 }
