@@ -10,8 +10,11 @@
 //!   the sender's congestion controller).
 //! * A switch opens the new rendition beside the old one and takes over at its first key frame, without a gap and
 //!   without a doubled frame. While it climbs, the new one has the lower priority, so that it takes nothing from the
-//!   picture; while it falls, the old one has. Both together are received for a few seconds at most: then the switch is
-//!   given up, and counts as a failure.
+//!   picture, until it shows that the network carries the new one, if not both: then the new one is served first, from its
+//!   next key frame on. While it falls, the old one has the lower priority. Both together are received for a few seconds at
+//!   most: then the switch is given up, and counts as a failure.
+//! * The readers of one broadcast know of each other: what the peer can deliver is for all of them, and one at a time
+//!   tries a better rendition.
 //!
 //! **A publisher** gives [`EncoderRate`] the signals of a connection and sets its encoder to what comes out.
 //!
@@ -19,12 +22,14 @@
 //!
 //! [`RemoteBroadcast::adaptive`]: crate::RemoteBroadcast::adaptive
 
+mod backoff;
 mod encoder;
 mod handover;
 mod interface;
 mod ladder;
 mod meter;
 mod output;
+mod quality;
 mod reader;
 mod select;
 #[cfg(test)]
@@ -36,5 +41,6 @@ pub use interface::{
     AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus,
 };
 pub use meter::{Congestion, DownloadMeter, DownloadReport};
+pub use quality::{Quality, Rung};
 pub use reader::AdaptiveReader;
-pub use select::{Decision, Quality, Rung, Selector};
+pub use select::{Decision, Measured, Selector};

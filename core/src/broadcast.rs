@@ -7,6 +7,7 @@
 mod cache;
 mod container;
 mod local;
+mod readers;
 mod remote;
 mod rendition;
 mod timeline;
@@ -19,6 +20,7 @@ pub use hang::catalog::{
     AAC, AV1, AudioCodec, AudioConfig, Catalog, Container, H264, H265, VP9, VideoCodec, VideoConfig,
 };
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
+pub(crate) use readers::ReaderShare;
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,

@@ -51,6 +51,12 @@ pub(super) struct Handover {
     played: Option<Duration>,
     old: VecDeque<Held>,
     old_ended: bool,
+    /// How far apart the old one's frames are, while they come in the order in which they are shown.
+    interval: Option<Duration>,
+    /// The newest timestamp of the old one.
+    newest: Option<Duration>,
+    /// Whether frames of the old one came after others that are shown later.
+    reorders: bool,
     /// The new one's frames from the last key frame on that is not newer than what was handed out.
     before: Vec<Arrived>,
     /// The new one's frames from the first key frame on that is newer than what was handed out.
@@ -85,6 +91,9 @@ impl Handover {
             played,
             old: VecDeque::new(),
             old_ended: false,
+            interval: None,
+            newest: None,
+            reorders: false,
             before: Vec::new(),
             fresh: Vec::new(),
             seen: None,
@@ -93,6 +102,12 @@ impl Handover {
 
     /// A frame of the old rendition came, this much later than it could have.
     pub fn push_old(&mut self, frame: Arrived, lateness: Duration) {
+        let timestamp = frame.frame.timestamp;
+        if let Some(newest) = self.newest {
+            self.reorders |= timestamp < newest;
+            self.interval = timestamp.checked_sub(newest).filter(|_| !self.reorders);
+        }
+        self.newest = self.newest.max(Some(timestamp));
         let until = frame.at + self.patience.hold.saturating_sub(lateness);
         self.old.push_back(Held { frame, until });
     }
@@ -185,6 +200,12 @@ impl Handover {
                 Step::Wait(None)
             };
         };
+        let next = self.fresh.first().zip(self.interval);
+        if next.is_some_and(|(first, interval)| first.frame.timestamp <= played + interval * 3 / 2)
+        {
+            // It goes on where the old one is.
+            return self.cut(true);
+        }
         let ahead = seen.saturating_sub(played);
         let left = self.old_ended || ahead > self.patience.lag;
         let able = !self.fresh.is_empty() || !self.before.is_empty();

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinError};
 
-use super::{meter::DownloadReport, select::Quality};
+use super::{meter::DownloadReport, quality::Quality};
 use crate::{
     EncodedFrame,
     broadcast::{
@@ -25,6 +25,8 @@ pub struct AdaptiveConfig {
     pub quality: Quality,
     /// How far a group may fall behind the newest one before it is skipped: 500 ms.
     pub max_age: Duration,
+    /// How late a frame may be to be shown: 300 ms. Something is done about a network that is too thin before that.
+    pub budget: Duration,
     /// How much later than it could be a frame may be handed out while a switch is under way: 100 ms. Half of the
     /// player's latency budget is a good choice.
     ///
@@ -45,6 +47,7 @@ impl Default for AdaptiveConfig {
             kind: MediaKind::Video,
             quality: Quality::Auto,
             max_age: Duration::from_millis(500),
+            budget: Duration::from_millis(300),
             hold: Duration::from_millis(100),
             decode_only: true,
             accept: None,
@@ -70,6 +73,12 @@ impl AdaptiveConfig {
     /// Sets how far a group may fall behind.
     pub fn with_max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
+        self
+    }
+
+    /// Sets how late a frame may be to be shown: the latency of the player.
+    pub fn with_budget(mut self, budget: Duration) -> Self {
+        self.budget = budget;
         self
     }
 
@@ -125,6 +134,7 @@ impl fmt::Debug for AdaptiveConfig {
             .field("kind", &self.kind)
             .field("quality", &self.quality)
             .field("max_age", &self.max_age)
+            .field("budget", &self.budget)
             .field("hold", &self.hold)
             .field("decode_only", &self.decode_only)
             .finish_non_exhaustive()

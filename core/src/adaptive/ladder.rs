@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::select::Rung;
+use super::quality::Rung;
 use crate::{TrackConfig, broadcast::Rendition};
 
 /// Frames a second where the catalog does not say.

@@ -2,8 +2,9 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-/// A frame counts as late beyond this. Less is the jitter of a common path, and within every player's budget.
-const LATE: Duration = Duration::from_millis(150);
+/// A frame counts as late beyond half of the player's budget, so that something can be done before the other half is used
+/// up; and beyond something in between these. Less is the jitter of a common path.
+const LATE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(150));
 /// Frames that stay this late mean trouble even when the delay grows no more: the queue is as full as it gets.
 const BEHIND: Duration = Duration::from_secs(1);
 /// No frame for so long, where frames came before, means trouble.
@@ -42,8 +43,10 @@ const JUMP: i64 = 10_000_000_000;
 /// packets make single frames late: so it is the smallest transit of a slice of time that is looked at, and it has to
 /// grow over two slices in a row (the trend of the one-way delay, as in Google's congestion control for real-time
 /// traffic; the minimum of an interval as the sign of a standing queue, as in CoDel, RFC 8289).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DownloadMeter {
+    /// Beyond this a frame is late.
+    late: Duration,
     frames: VecDeque<Arrival>,
     /// Smallest transits of slices of [`BASE_STEP`], by their beginning.
     base: VecDeque<(Duration, i64)>,
@@ -60,8 +63,16 @@ pub struct DownloadMeter {
 struct Arrival {
     at: Duration,
     bytes: usize,
+    /// The newest timestamp by then.
+    highest: i64,
     /// None for frames that were reordered: their transit says something of the encoder.
     transit: Option<i64>,
+}
+
+impl Default for DownloadMeter {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What [`DownloadMeter`] found.
@@ -70,6 +81,9 @@ struct Arrival {
 pub struct DownloadReport {
     /// What was received in the last second, bits per second.
     pub rate: u64,
+    /// The bitrate of the track, bits per second: what belongs to a second of it, however fast it came. `None` until a second
+    /// of it is there.
+    pub bitrate: Option<u64>,
     /// How much later than the fastest of the last ten seconds the fastest frame of the last 400 ms was.
     pub lateness: Duration,
     /// Groups that were skipped in the last four seconds.
@@ -101,9 +115,25 @@ pub enum Congestion {
 }
 
 impl DownloadMeter {
-    /// A meter that has seen no frame.
+    /// A meter that has seen no frame, for a player that waits for 300 ms.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_budget(LATE.1 * 2)
+    }
+
+    /// A meter that has seen no frame, for a player that shows frames that are late by up to `budget`.
+    pub fn with_budget(budget: Duration) -> Self {
+        Self {
+            late: (budget / 2).clamp(LATE.0, LATE.1),
+            frames: VecDeque::new(),
+            base: VecDeque::new(),
+            skips: VecDeque::new(),
+            highest: None,
+            first: None,
+            last: None,
+            interval: None,
+            last_key: None,
+            key_interval: None,
+        }
     }
 
     /// Takes note of a frame, in decode order.
@@ -121,7 +151,7 @@ impl DownloadMeter {
         let stamp = nanos(timestamp);
         let transit = nanos(at).saturating_sub(stamp);
         if self.is_elsewhere(stamp, transit) {
-            *self = Self::default();
+            *self = Self::with_budget(self.late * 2);
         }
         if skipped && self.last.is_some() {
             self.skips.push_back(at);
@@ -147,6 +177,7 @@ impl DownloadMeter {
         self.frames.push_back(Arrival {
             at,
             bytes,
+            highest: self.highest.unwrap_or(stamp),
             transit: advances.then_some(transit),
         });
         while let Some(frame) = self.frames.front()
@@ -184,12 +215,13 @@ impl DownloadMeter {
         let skipped = self.skipped(now);
         let congestion = self.congestion(now, lateness, stalled, skipped);
         let healthy = congestion.is_none()
-            && lateness < LATE
+            && lateness < self.late
             && skipped == 0
-            && stalled < LATE * 3
+            && stalled < self.late * 3
             && self.unsteady_slices(now) < 2;
         DownloadReport {
             rate: self.rate(now),
+            bitrate: self.bitrate(),
             lateness,
             skipped,
             stalled,
@@ -211,7 +243,7 @@ impl DownloadMeter {
         let before = self.frames.iter().filter(|frame| frame.at >= since);
         let fastest = before.filter_map(|frame| frame.transit).min();
         let patience = match self.latest_transit().zip(fastest) {
-            Some((latest, fastest)) if duration(latest - fastest) >= LATE => CHOKED,
+            Some((latest, fastest)) if duration(latest - fastest) >= self.late => CHOKED,
             _ => STALLED,
         };
         if stalled >= patience {
@@ -220,7 +252,7 @@ impl DownloadMeter {
         if skipped >= SKIPS {
             return Some(Congestion::Skipping);
         }
-        if lateness >= LATE && SLICES.iter().any(|slice| self.grows(now, *slice)) {
+        if lateness >= self.late && SLICES.iter().any(|slice| self.grows(now, *slice)) {
             return Some(Congestion::Growing);
         }
         if self.is_behind(now) {
@@ -306,7 +338,7 @@ impl DownloadMeter {
                 last = frame;
                 frame.1 >= BEHIND
             });
-        all_late && last.0 - first.0 >= BEHIND / 2 && last.1 + LATE / 3 >= first.1
+        all_late && last.0 - first.0 >= BEHIND / 2 && last.1 + self.late / 3 >= first.1
     }
 
     /// In how many of the last four slices a good share of the frames, but not all, was late.
@@ -314,7 +346,7 @@ impl DownloadMeter {
         let Some(fastest) = self.slice(now, UNSTEADY_SLICE * 4, 0) else {
             return 0;
         };
-        let limit = fastest + nanos(LATE);
+        let limit = fastest + nanos(self.late);
         (0..4)
             .filter(|back| {
                 let transits = || self.transits(now, UNSTEADY_SLICE, *back);
@@ -341,6 +373,35 @@ impl DownloadMeter {
             .sum();
         let seconds = (now - begin).max(RATE_WINDOW / 4).as_secs_f64();
         (bytes as f64 * 8.0 / seconds) as u64
+    }
+}
+
+impl DownloadMeter {
+    /// The timestamp of the newest key frame.
+    pub(super) fn last_key(&self) -> Option<Duration> {
+        self.last_key.map(duration)
+    }
+
+    /// When a rendition of the same picture whose last key frame had the timestamp `last` could bring its next one, if
+    /// its key frames are as far apart as those of this one; after `now`.
+    pub(super) fn next_key(&self, last: Duration, now: Duration) -> Option<Duration> {
+        let interval = nanos(self.key_interval?);
+        let arrival = nanos(last).saturating_add(self.base_transit()?);
+        let missed = nanos(now).saturating_sub(arrival).max(0);
+        let intervals = missed.checked_div(interval)?.saturating_add(1);
+        let next = arrival.saturating_add(intervals.saturating_mul(interval));
+        u64::try_from(next).ok().map(Duration::from_nanos)
+    }
+
+    fn bitrate(&self) -> Option<u64> {
+        let first = self.frames.front()?;
+        let last = self.frames.back()?;
+        let span = duration(last.highest - first.highest);
+        if span < RATE_WINDOW {
+            return None;
+        }
+        let bytes: usize = self.frames.iter().skip(1).map(|frame| frame.bytes).sum();
+        Some((bytes as f64 * 8.0 / span.as_secs_f64()) as u64)
     }
 }
 

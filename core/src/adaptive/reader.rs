@@ -17,12 +17,13 @@ use super::{
     ladder::Ladder,
     meter::{DownloadMeter, DownloadReport},
     output::Output,
-    select::{Decision, Quality, Selector},
+    quality::Quality,
+    select::{Decision, Measured, Selector},
 };
 use crate::{
     EncodedFrame, RemoteBroadcast,
     broadcast::{
-        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, Rendition,
+        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, ReaderShare, Rendition,
         SubscribeTrackError,
     },
 };
@@ -57,6 +58,7 @@ pub struct AdaptiveReader {
     /// When the caller got the last frame.
     left: Duration,
     selector: Selector,
+    share: ReaderShare,
     ladder: Ladder,
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
@@ -80,6 +82,8 @@ struct Attempt {
     rendition: Arc<Rendition>,
     state: AttemptState,
     handover: Handover,
+    /// When it is served before the rendition that is watched.
+    prefer_at: Option<Duration>,
 }
 
 enum AttemptState {
@@ -156,6 +160,7 @@ impl AdaptiveReader {
         let (wanted, quality) = watch::channel(config.quality.clone());
         let (status, seen) = watch::channel(AdaptiveStatus::default());
         let mut reader = Self {
+            share: broadcast.join_readers(),
             selector: Selector::new(config.quality.clone()),
             broadcast,
             config,
@@ -335,7 +340,7 @@ impl AdaptiveReader {
                         rendition: attempt.rendition.clone(),
                         update: None,
                         reader: *reader,
-                        meter: DownloadMeter::new(),
+                        meter: DownloadMeter::with_budget(self.config.budget),
                     }));
                 }
             }
@@ -417,8 +422,20 @@ impl AdaptiveReader {
         let Some(attempt) = &mut self.attempt else {
             return Some(Duration::MAX);
         };
+        if attempt.prefer_at.take_if(|at| *at <= now).is_some() {
+            let priority = self.config.kind.priority();
+            if let Some(current) = &self.current {
+                current.reader.set_priority(priority - 1);
+            }
+            if let Some(next) = attempt.receiving() {
+                next.reader.set_priority(priority);
+            }
+        }
         match attempt.handover.step(now) {
-            Step::Wait(until) => Some(until.unwrap_or(Duration::MAX)),
+            Step::Wait(until) => {
+                let until = until.into_iter().chain(attempt.prefer_at).min();
+                Some(until.unwrap_or(Duration::MAX))
+            }
             Step::Frame(frame) => {
                 self.output.push(frame);
                 None
@@ -432,7 +449,7 @@ impl AdaptiveReader {
 
     fn take_over(&mut self, frames: Vec<Arrived>, now: Duration) {
         let Some(Attempt {
-            state: AttemptState::Reading(source),
+            state: AttemptState::Reading(mut source),
             ..
         }) = self.attempt.take()
         else {
@@ -444,12 +461,14 @@ impl AdaptiveReader {
             .map(|source| source.rendition.name.clone());
         info!(to = %source.rendition.name, from = from.as_deref(), "another rendition takes over");
         source.reader.set_priority(self.config.kind.priority());
+        source.reader.set_max_age(self.config.max_age);
         let first = self.output.rendition().is_none();
         self.output.take_over(frames, source.rendition.clone());
         self.output.describe(source.update.clone());
         self.current = Some(*source);
         self.lost = None;
         self.selector.switched(now);
+        self.share.set_trying(false);
         self.status
             .send_modify(|status| status.switches += u64::from(!first));
         self.stale = true;
@@ -460,20 +479,56 @@ impl AdaptiveReader {
         if self.ladder.forget(now) {
             self.update_ladder();
         }
-        let peer = self.broadcast.download_bandwidth();
         // Between two ticks a report says nothing new, and would count twice.
-        let report = (now >= self.next_tick)
-            .then(|| Some(self.current.as_ref()?.meter.report(now)))
-            .flatten();
-        match self.selector.decide(now, report.as_ref(), peer) {
-            Some(Decision::Switch(name)) => self.begin(&name, now),
-            Some(Decision::Abandon) => self.abandon(),
-            None => self.stale = false,
+        let ticks = now >= self.next_tick;
+        let report = |receiving: &Receiving| ticks.then(|| receiving.meter.report(now));
+        let watched = self.current.as_ref().and_then(report);
+        let next = self.attempt.as_mut().and_then(Attempt::receiving);
+        let next = next.and_then(|next| report(next));
+        if let Some(report) = &watched {
+            self.share.set_rate(report.rate);
         }
+        let measured = Measured {
+            watched: watched.as_ref(),
+            next: next.as_ref(),
+            peer: self.broadcast.download_bandwidth(),
+            others: self.share.others(),
+            taken: self.share.is_taken(),
+        };
+        let decision = self.selector.decide(now, measured);
+        self.stale = decision.is_some();
+        self.carry_out(decision, now);
         if now >= self.next_tick {
             self.next_tick = now + TICK;
         }
-        self.publish_status(report);
+        self.publish_status(watched);
+    }
+
+    fn carry_out(&mut self, decision: Option<Decision>, now: Duration) {
+        match decision {
+            Some(Decision::Switch(name)) => self.begin(&name, now),
+            Some(Decision::Prefer) => self.prefer(now),
+            Some(Decision::Abandon) => self.abandon(),
+            None => {}
+        }
+        self.share.set_trying(self.selector.is_rising());
+    }
+
+    /// What plays the frames cannot keep up with them: another rendition is needed, whatever the network carries.
+    pub(crate) fn too_slow(&mut self) {
+        let now = self.now();
+        let decision = self.selector.too_slow(now);
+        self.carry_out(decision, now);
+    }
+
+    /// Has the rendition that is being switched to served first, from a moment before its next key frame on.
+    fn prefer(&mut self, now: Duration) {
+        let (Some(attempt), Some(current)) = (&mut self.attempt, &self.current) else {
+            return;
+        };
+        let last = attempt.receiving().and_then(|next| next.meter.last_key());
+        let key = last.and_then(|last| current.meter.next_key(last, now + self.config.hold));
+        attempt.prefer_at = key.map(|key| key.saturating_sub(self.config.hold));
     }
 
     /// Begins to switch.
@@ -504,7 +559,11 @@ impl AdaptiveReader {
             "a switch begins"
         );
         let (broadcast, wanted) = (self.broadcast.clone(), rendition.clone());
-        let max_age = self.config.max_age;
+        let mut max_age = self.config.max_age;
+        if self.selector.is_rising() {
+            // Its next group must not wait for the rest of the one that is under way.
+            max_age = max_age.min(self.config.hold);
+        }
         let opening = Box::pin(async move {
             broadcast
                 .subscribe_with(&wanted.name, &wanted.config, max_age, priority)
@@ -514,6 +573,7 @@ impl AdaptiveReader {
             rendition,
             state: AttemptState::Opening(opening),
             handover,
+            prefer_at: None,
         });
     }
 

@@ -1,8 +1,12 @@
 //! Which rendition to watch.
 
-use std::{cmp::Ordering, collections::HashMap, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use super::DownloadReport;
+use super::{
+    backoff::Backoff,
+    meter::DownloadReport,
+    quality::{Quality, Rung, sort},
+};
 
 /// After a switch the meter knows little: so long nothing is concluded.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -12,76 +16,72 @@ const CONFIRM: u32 = 2;
 const RAMP_HOLD: Duration = Duration::from_secs(1);
 /// ... and once there was congestion.
 const HOLD: Duration = Duration::from_secs(4);
-/// A rendition has to fit this many times into what the peer says it can deliver, to be tried early.
-const HEADROOM: f64 = 1.5;
+/// What the peer says that it can deliver has to be this many times what a rendition and everything else need, for it to
+/// be tried early.
+const HEADROOM: f64 = 1.2;
+/// While two renditions are received, what gets through has to be this many times what the new one needs, for it to be
+/// served first.
+const CARRIED: f64 = 1.05;
+/// For so long both are received before that is looked at, and so often it has to be so.
+const MEASURED: Duration = Duration::from_secs(1);
+/// From then on the new one may take so long beyond its next key frame.
+const TAKEOVER: Duration = Duration::from_millis(1500);
 /// Of what gets through a thin link, this much is used: the rest is for retransmissions and to drain the queue.
 const SHARE: f64 = 0.85;
-/// A rendition that failed is left alone for this long, twice as long each time it fails again ...
-const FIRST_PENALTY: Duration = Duration::from_secs(4);
-/// ... up to this.
-const LONGEST_PENALTY: Duration = Duration::from_secs(60);
+/// A rendition that is too much for the decoder stays that: it is left alone for this long.
+const TOO_SLOW: Duration = Duration::from_secs(60);
 /// A track that came to an abrupt end is opened again after this.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
-/// A rendition that held for this long, and for twice its penalty, is trusted again.
-const TRUST: Duration = Duration::from_secs(15);
+/// Of a new measurement of what a rendition needs, this share counts: half of it is forgotten in three seconds and a half.
+const SMOOTHING: f64 = 0.04;
 /// How long a switch may take when it is not known how far apart key frames are.
 const LIMIT: Duration = Duration::from_secs(6);
 const LIMITS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(12));
 /// Without figures, the bitrate grows with this power of the number of pixels: the "rule of 0.75" of encoding practice.
 const PIXEL_POWER: f64 = 0.75;
 
-/// Which rendition a program wants.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Quality {
-    /// The best that the network carries.
-    #[default]
-    Auto,
-    /// The best that the network carries and that is no taller than this many lines: for a small window.
-    AutoUpTo(u32),
-    /// The smallest.
-    Lowest,
-    /// The best, whatever the network says.
-    Highest,
-    /// The best that is no taller than this many lines; the smallest if all are taller.
-    UpTo(u32),
-    /// The rendition of this name. While there is none, as [`Auto`](Self::Auto).
-    Named(String),
-}
-
-/// A rendition, as [`Selector`] sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Rung {
-    /// Its name.
-    pub name: String,
-    /// Its greatest bitrate, bits per second, if the publisher says it.
-    pub bitrate: Option<u64>,
-    /// Its number of lines, if known; 0 for audio.
-    pub height: Option<u32>,
-    /// How much there is of it a second: pixels for video, samples for audio. Zero if unknown.
-    pub size: u64,
-    /// Whether the publisher advises against it.
-    pub stalled: bool,
-}
-
-impl Rung {
-    /// A rendition that nothing is known of but its name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-}
-
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Begin to switch to this rendition.
     Switch(String),
+    /// Have the rendition that is being switched to served before the one that is watched, from its next key frame on:
+    /// both at once are more than the network carries, but the new one alone is not.
+    Prefer,
     /// Give up the switch that was begun.
     Abandon,
+}
+
+/// What is known of the network when a [`Selector`] decides.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Measured<'a> {
+    /// Of the rendition that is watched.
+    pub watched: Option<&'a DownloadReport>,
+    /// Of the rendition that is being switched to.
+    pub next: Option<&'a DownloadReport>,
+    /// What the peer says that it can deliver to us, bits per second.
+    pub peer: Option<u64>,
+    /// What else is received of it, bits per second: sound, and whatever else is watched.
+    pub others: u64,
+    /// Whether something else is trying a better rendition just now: one experiment at a time.
+    pub taken: bool,
+}
+
+impl<'a> Measured<'a> {
+    /// What is known of the rendition that is watched, and nothing else.
+    pub fn new(watched: Option<&'a DownloadReport>) -> Self {
+        Self {
+            watched,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the peer says that it can deliver this, bits per second, and everything else, so many times.
+    fn carries(&self, needed: f64, times: f64) -> Option<bool> {
+        let peer = self.peer? as f64;
+        Some(peer >= (needed + self.others as f64) * times)
+    }
 }
 
 /// Chooses the rendition to watch. A plain state machine: time is passed in, counted from any fixed point.
@@ -89,15 +89,17 @@ pub enum Decision {
 /// It begins with the smallest rendition, or with the best that fits twice into what the peer says it can deliver, so
 /// that there is a picture at once, and goes up from there.
 ///
-/// **Down** it goes when two reports show congestion and none between them that all is well, at once to the best rendition that fits into 0.85 of what
-/// got through.
+/// **Down** it goes when two reports show congestion and none between them that all is well, at once to the best rendition
+/// that fits into 0.85 of what got through; and one step when a decoder cannot keep up.
 ///
 /// **Up** it goes when all has been well for a while: one second at the beginning, four once there was congestion, twice
 /// as long where the peer says that it cannot deliver so much. What an idle link carries is unknown, and what the peer
 /// reports is then a lower bound, or a guess; so every step up is an experiment, one step each, or several where the
-/// peer's report allows for 1.5 times the bitrate. A step that fails (no key frame in time, congestion meanwhile, or a
-/// step down later) bars the rendition for 4 s, then 8 s, up to a minute, and less where the peer's report is good
-/// again; a rendition that held for long is trusted again.
+/// peer's report allows for 1.2 times what they and everything else need. Both renditions are received meanwhile, the new
+/// one with what the other leaves. When that shows that the network carries the new one, if not both, the new one is served
+/// first from its next key frame on. A step that fails (no key frame in time, congestion meanwhile, or a step down later)
+/// has the rendition wait for 4 s, then 8 s, up to a minute, and less where the peer's report is good again; one that held
+/// for long is forgiven.
 ///
 /// Renditions without a stated bitrate are ordered by size. What they need is learned while they are watched, and
 /// guessed from their neighbours by size until then.
@@ -114,9 +116,9 @@ pub struct Selector {
     troubled: u32,
     quiet_since: Duration,
     ramping: bool,
-    penalties: HashMap<String, Penalty>,
-    /// The greatest rate seen of each rendition while it got through.
-    learned: HashMap<String, f64>,
+    backoffs: HashMap<String, Backoff>,
+    /// The bitrate of each rendition of late, as its timestamps say, while it got through.
+    measured: HashMap<String, f64>,
 }
 
 #[derive(Debug, Clone)]
@@ -125,13 +127,10 @@ struct Attempt {
     since: Duration,
     limit: Duration,
     up: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Penalty {
-    since: Duration,
-    wait: Duration,
-    until: Duration,
+    /// Since when what gets through has been enough for it.
+    carried_since: Option<Duration>,
+    /// Whether it is served first.
+    preferred: bool,
 }
 
 impl Selector {
@@ -147,8 +146,8 @@ impl Selector {
             troubled: 0,
             quiet_since: Duration::ZERO,
             ramping: true,
-            penalties: HashMap::new(),
-            learned: HashMap::new(),
+            backoffs: HashMap::new(),
+            measured: HashMap::new(),
         }
     }
 
@@ -159,11 +158,10 @@ impl Selector {
 
     /// Takes note of the renditions that there are now.
     pub fn set_ladder(&mut self, mut rungs: Vec<Rung>) {
-        let stated = rungs.iter().all(|rung| rung.bitrate.is_some());
-        rungs.sort_by(|a, b| by_worth(a, b, stated));
+        sort(&mut rungs);
         let known = |name: &String| rungs.iter().any(|rung| rung.name == *name);
-        self.learned.retain(|name, _| known(name));
-        self.penalties.retain(|name, _| known(name));
+        self.measured.retain(|name, _| known(name));
+        self.backoffs.retain(|name, _| known(name));
         self.rungs = rungs;
     }
 
@@ -200,72 +198,92 @@ impl Selector {
     /// The switch under way cannot be done: the rendition could not be opened, or ended.
     pub fn failed(&mut self, now: Duration) {
         if let Some(attempt) = self.attempt.take() {
-            self.penalize(&attempt.to, now, FIRST_PENALTY);
+            self.fail(&attempt.to, now, None);
         }
+    }
+
+    /// What plays the rendition that is watched cannot keep up with it: one step down, for a minute at least.
+    ///
+    /// Returns what to do, as [`decide`](Self::decide) does.
+    pub fn too_slow(&mut self, now: Duration) -> Option<Decision> {
+        let ladder = self.quality.eligible(&self.rungs);
+        let index = self.position(&ladder)?;
+        if self.quality.fixed(&ladder).is_some() || self.attempt.is_some() {
+            return None;
+        }
+        let lower = ladder.get(index.checked_sub(1)?)?;
+        self.fail(&ladder[index].name, now, Some(TOO_SLOW));
+        self.ramping = false;
+        Some(self.switch_to(lower.name.clone(), now, LIMIT, false))
     }
 
     /// The rendition that is watched came to an end of its own.
     pub fn lost(&mut self, now: Duration) {
         if let Some(current) = self.current.take() {
-            self.penalize(&current, now, FIRST_RETRY);
+            self.fail(&current, now, Some(FIRST_RETRY));
         }
     }
 
     /// What is to be done at `now`, to be asked every 200 ms or so and after every change.
     ///
-    /// `report` is of the rendition that is watched, `peer` what the peer says that it can deliver to us, bits per
-    /// second. After [`Decision::Switch`] tell how it went, with [`switched`](Self::switched) or
-    /// [`failed`](Self::failed); after [`Decision::Abandon`] the attempt is over.
-    pub fn decide(
-        &mut self,
-        now: Duration,
-        report: Option<&DownloadReport>,
-        peer: Option<u64>,
-    ) -> Option<Decision> {
-        let ladder = self.eligible();
+    /// After [`Decision::Switch`] tell how it went, with [`switched`](Self::switched) or [`failed`](Self::failed); after
+    /// [`Decision::Abandon`] the attempt is over.
+    pub fn decide(&mut self, now: Duration, measured: Measured<'_>) -> Option<Decision> {
+        let ladder = self.quality.eligible(&self.rungs);
         let position = self.position(&ladder);
         if let Some(index) = position {
             self.current_rate = self.needed(&ladder[index]).or(self.current_rate);
         }
-        let report = report.filter(|_| position.is_some());
-        if let Some((index, report)) = position.zip(report) {
+        let measured = Measured {
+            watched: measured.watched.filter(|_| position.is_some()),
+            ..measured
+        };
+        if let Some((index, report)) = position.zip(measured.watched) {
             self.learn(now, &ladder, index, report);
         }
         if let Some(attempt) = self.attempt.clone() {
-            return self.review(now, &attempt, &ladder, report);
+            return self.review(now, &attempt, &ladder, &measured);
         }
-        let target = match (self.fixed(&ladder), position) {
+        let fixed = self.quality.fixed(&ladder);
+        let target = match (fixed, position) {
             (Some(wanted), _) => Some(wanted),
-            (None, None) => self.begin(now, &ladder, peer),
-            (None, Some(index)) => self.follow(now, &ladder, index, report?, peer),
+            (None, None) => self.begin(now, &ladder, &measured),
+            (None, Some(index)) => self.follow(now, &ladder, index, &measured),
         }?;
         let rung = &ladder[target];
         if self.current.as_ref() == Some(&rung.name) {
             return None;
         }
-        let open = |rung: &&Rung| !self.is_barred(&rung.name, now);
+        let open = |rung: &&Rung| self.is_open(rung, now, &measured);
         let rung = match position {
             _ if open(&rung) => rung,
             // Without anything to watch meanwhile, another rendition is better than waiting for this one.
             None => ladder.iter().find(open)?,
             // Down it goes in any case: in a blackout the attempt failed, and that says nothing of the rendition.
-            Some(index) if target < index && self.fixed(&ladder).is_none() => {
+            Some(index) if target < index && fixed.is_none() => {
                 ladder[..index].iter().rfind(open).unwrap_or(rung)
             }
             Some(_) => return None,
         };
-        let key_interval = report.and_then(|report| report.key_interval);
+        let key_interval = measured.watched.and_then(|report| report.key_interval);
         let limit = key_interval.map_or(LIMIT, |interval| {
             // A congestion controller that was never asked for more takes seconds to find that there is room.
             (Duration::from_secs(4) + interval.mul_f64(1.25)).clamp(LIMITS.0, LIMITS.1)
         });
+        let up = position.is_some_and(|index| target > index);
+        Some(self.switch_to(rung.name.clone(), now, limit, up))
+    }
+
+    fn switch_to(&mut self, name: String, now: Duration, limit: Duration, up: bool) -> Decision {
         self.attempt = Some(Attempt {
-            to: rung.name.clone(),
+            to: name.clone(),
             since: now,
             limit,
-            up: position.is_some_and(|index| target > index),
+            up,
+            carried_since: None,
+            preferred: false,
         });
-        Some(Decision::Switch(rung.name.clone()))
+        Decision::Switch(name)
     }
 
     /// Whether the switch under way goes on.
@@ -274,39 +292,68 @@ impl Selector {
         now: Duration,
         attempt: &Attempt,
         ladder: &[Rung],
-        report: Option<&DownloadReport>,
+        measured: &Measured<'_>,
     ) -> Option<Decision> {
-        let fixed = self.fixed(ladder);
-        let gone = !ladder.iter().any(|rung| rung.name == attempt.to);
+        let fixed = self.quality.fixed(ladder);
+        let wanted = ladder.iter().find(|rung| rung.name == attempt.to);
         let unwanted = fixed.is_some_and(|index| ladder[index].name != attempt.to);
-        if gone || unwanted {
+        let Some(wanted) = wanted.filter(|_| !unwanted) else {
             self.attempt = None;
             return Some(Decision::Abandon);
-        }
+        };
+        let experiment = attempt.up && fixed.is_none();
         let late = now.saturating_sub(attempt.since) >= attempt.limit;
-        let harmful = attempt.up
-            && fixed.is_none()
-            && report.is_some_and(|report| report.congestion.is_some());
+        // What is served first takes from what is watched, and its limit is short.
+        let harmful = experiment
+            && !attempt.preferred
+            && measured
+                .watched
+                .is_some_and(|report| report.congestion.is_some());
         if late || harmful {
             self.failed(now);
             self.ramping = false;
             self.quiet_since = now;
             return Some(Decision::Abandon);
         }
+        if experiment && !attempt.preferred {
+            return self.prefer(now, wanted, measured);
+        }
         None
     }
 
+    /// Whether the rendition that is being switched to is to be served first.
+    fn prefer(
+        &mut self,
+        now: Duration,
+        wanted: &Rung,
+        measured: &Measured<'_>,
+    ) -> Option<Decision> {
+        let (watched, next) = measured.watched.zip(measured.next)?;
+        let needed = self.needed(wanted)?;
+        let interval = watched.key_interval?;
+        let attempt = self.attempt.as_mut()?;
+        if watched.rate as f64 + (next.rate as f64) < needed * CARRIED {
+            attempt.carried_since = None;
+            return None;
+        }
+        let since = *attempt.carried_since.get_or_insert(now);
+        if now.saturating_sub(since) < MEASURED {
+            return None;
+        }
+        attempt.preferred = true;
+        attempt.limit = now.saturating_sub(attempt.since) + interval + TAKEOVER;
+        Some(Decision::Prefer)
+    }
+
     /// The place of the rendition to begin with, or to go on with when the one that was watched is gone.
-    fn begin(&self, now: Duration, ladder: &[Rung], peer: Option<u64>) -> Option<usize> {
-        let limit = self
-            .current_rate
-            .or(peer.map(|peer| peer as f64 / 2.0))
-            .unwrap_or_default();
+    fn begin(&self, now: Duration, ladder: &[Rung], measured: &Measured<'_>) -> Option<usize> {
+        let peer = measured.peer.map(|peer| peer as f64 / 2.0);
+        let free = peer.map(|peer| peer - measured.others as f64);
+        let limit = self.current_rate.or(free).unwrap_or_default();
         let fits = |rung: &Rung| self.needed(rung).is_some_and(|rate| rate <= limit);
-        let open = |rung: &Rung| !self.is_barred(&rung.name, now);
         ladder
             .iter()
-            .rposition(|rung| fits(rung) && open(rung))
+            .rposition(|rung| fits(rung) && self.is_open(rung, now, measured))
             .or((!ladder.is_empty()).then_some(0))
     }
 
@@ -316,9 +363,9 @@ impl Selector {
         now: Duration,
         ladder: &[Rung],
         index: usize,
-        report: &DownloadReport,
-        peer: Option<u64>,
+        measured: &Measured<'_>,
     ) -> Option<usize> {
+        let report = measured.watched?;
         let settled = now.saturating_sub(self.since) >= SETTLE;
         if !report.healthy {
             self.quiet_since = now;
@@ -331,39 +378,35 @@ impl Selector {
         if self.troubled >= CONFIRM {
             self.ramping = false;
             let lower = self.fitting(&ladder[..index], report.rate)?;
-            self.penalize(&ladder[index].name, now, FIRST_PENALTY);
+            self.fail(&ladder[index].name, now, None);
             self.troubled = 0;
             return Some(lower);
         }
-        if !settled || !report.healthy {
+        if !settled || !report.healthy || measured.taken {
             return None;
         }
         let next = ladder.get(index + 1)?;
-        let slow = peer
-            .zip(self.needed(next))
-            .is_some_and(|(peer, rate)| (peer as f64) < rate);
+        let needed = self.needed(next);
+        let slow = needed.is_some_and(|needed| measured.carries(needed, 1.0) == Some(false));
         let hold = if self.ramping { RAMP_HOLD } else { HOLD };
         let hold = if slow { hold * 2 } else { hold };
         if now.saturating_sub(self.quiet_since) < hold {
             return None;
         }
-        if self.is_roomy(next, peer) {
-            self.forgive(&next.name, now);
-        }
         let mut target = index + 1;
         while let Some(better) = ladder.get(target + 1)
-            && self.is_roomy(better, peer)
-            && !self.is_barred(&better.name, now)
+            && self.is_roomy(better, measured)
+            && self.is_open(better, now, measured)
         {
             target += 1;
         }
         Some(target)
     }
 
-    /// Whether the peer says that it can deliver a good deal more than a rendition needs.
-    fn is_roomy(&self, rung: &Rung, peer: Option<u64>) -> bool {
-        peer.zip(self.needed(rung))
-            .is_some_and(|(peer, rate)| peer as f64 >= rate * HEADROOM)
+    /// Whether the peer says that it can deliver a good deal more than a rendition and everything else need.
+    fn is_roomy(&self, rung: &Rung, measured: &Measured<'_>) -> bool {
+        self.needed(rung)
+            .is_some_and(|needed| measured.carries(needed, HEADROOM) == Some(true))
     }
 
     /// The best of `ladder` that fits into what gets through.
@@ -377,42 +420,6 @@ impl Selector {
             .iter()
             .rposition(|rung| self.needed(rung).is_some_and(|needed| needed <= limit))
             .or((!ladder.is_empty()).then_some(0))
-    }
-
-    /// The place of the one rendition that is wanted; `None` where the network decides.
-    fn fixed(&self, ladder: &[Rung]) -> Option<usize> {
-        let last = ladder.len().checked_sub(1)?;
-        match &self.quality {
-            Quality::Auto | Quality::AutoUpTo(_) => None,
-            Quality::Lowest => Some(0),
-            Quality::Highest => Some(last),
-            Quality::UpTo(lines) => Some(no_taller(ladder, *lines).unwrap_or(0)),
-            Quality::Named(name) => ladder.iter().position(|rung| rung.name == *name),
-        }
-    }
-
-    /// The renditions to choose from, the smallest first.
-    fn eligible(&self) -> Vec<Rung> {
-        let named =
-            |rung: &&Rung| matches!(&self.quality, Quality::Named(name) if *name == rung.name);
-        let mut ladder: Vec<_> = self
-            .rungs
-            .iter()
-            .filter(|rung| !rung.stalled || named(rung))
-            .cloned()
-            .collect();
-        if ladder.is_empty() {
-            ladder.clone_from(&self.rungs);
-        }
-        if let Quality::AutoUpTo(lines) = self.quality {
-            let small = |rung: &Rung| rung.height.is_some_and(|height| height <= lines);
-            if ladder.iter().any(small) {
-                ladder.retain(small);
-            } else {
-                ladder.truncate(1);
-            }
-        }
-        ladder
     }
 
     fn position(&self, ladder: &[Rung]) -> Option<usize> {
@@ -437,72 +444,44 @@ impl Selector {
 
     fn known(&self, rung: &Rung) -> Option<f64> {
         let stated = rung.bitrate.map(|rate| rate as f64);
-        let learned = self.learned.get(&rung.name).copied();
-        match (stated, learned) {
-            (Some(stated), Some(learned)) => Some(stated.max(learned)),
-            (stated, learned) => stated.or(learned),
+        let measured = self.measured.get(&rung.name).copied();
+        match (stated, measured) {
+            (Some(stated), Some(measured)) => Some(stated.max(measured)),
+            (stated, measured) => stated.or(measured),
         }
     }
 
     /// Notes what the rendition that is watched needs, and that it holds: so would those below it.
     fn learn(&mut self, now: Duration, ladder: &[Rung], index: usize, report: &DownloadReport) {
         let held = now.saturating_sub(self.since);
-        if held >= SETTLE * 2 && report.healthy {
+        if report.healthy
+            && let Some(bitrate) = report.bitrate
+        {
             let name = ladder[index].name.clone();
-            let learned = self.learned.entry(name).or_default();
-            *learned = learned.max(report.rate as f64);
+            let measured = self.measured.entry(name).or_insert(bitrate as f64);
+            *measured += (bitrate as f64 - *measured) * SMOOTHING;
         }
         for rung in &ladder[..=index] {
-            if let Some(penalty) = self.penalties.get(&rung.name)
-                && held.min(now.saturating_sub(penalty.since)) >= TRUST.max(penalty.wait * 2)
+            if let Some(backoff) = self.backoffs.get(&rung.name)
+                && backoff.is_forgiven(now, held)
             {
-                self.penalties.remove(&rung.name);
+                self.backoffs.remove(&rung.name);
             }
         }
     }
 
-    fn penalize(&mut self, name: &str, now: Duration, first: Duration) {
-        let wait = self.penalties.get(name).map_or(first, |penalty| {
-            (penalty.wait * 2).clamp(first, LONGEST_PENALTY)
-        });
-        let penalty = Penalty {
-            since: now,
-            wait,
-            until: now + wait,
-        };
-        self.penalties.insert(name.to_owned(), penalty);
+    fn fail(&mut self, name: &str, now: Duration, first: Option<Duration>) {
+        let before = self.backoffs.get(name).copied();
+        let failed = Backoff::failed(before, now, first);
+        self.backoffs.insert(name.to_owned(), failed);
     }
 
-    /// Shortens a penalty when the peer says that there is room: it can see what an experiment here cannot.
-    fn forgive(&mut self, name: &str, now: Duration) {
-        if let Some(penalty) = self.penalties.get_mut(name)
-            && now.saturating_sub(penalty.since) >= (penalty.wait / 4).max(HOLD)
-        {
-            penalty.until = now;
-        }
+    /// Whether a rendition may be tried.
+    fn is_open(&self, rung: &Rung, now: Duration, measured: &Measured<'_>) -> bool {
+        self.backoffs
+            .get(&rung.name)
+            .is_none_or(|backoff| backoff.is_over(now, self.is_roomy(rung, measured)))
     }
-
-    fn is_barred(&self, name: &str, now: Duration) -> bool {
-        self.penalties
-            .get(name)
-            .is_some_and(|penalty| now < penalty.until)
-    }
-}
-
-/// The place of the best rendition that is no taller than `lines`.
-fn no_taller(ladder: &[Rung], lines: u32) -> Option<usize> {
-    ladder
-        .iter()
-        .rposition(|rung| rung.height.is_some_and(|height| height <= lines))
-}
-
-fn by_worth(a: &Rung, b: &Rung, stated: bool) -> Ordering {
-    let order = if stated {
-        (a.bitrate, a.size).cmp(&(b.bitrate, b.size))
-    } else {
-        (a.size, a.bitrate).cmp(&(b.size, b.bitrate))
-    };
-    order.then_with(|| a.name.cmp(&b.name))
 }
 
 #[cfg(test)]

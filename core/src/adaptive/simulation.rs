@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    Decision, DownloadMeter, Quality, Rung, Selector,
+    Decision, DownloadMeter, Measured, Quality, Rung, Selector,
     handover::{Arrived, Handover, Patience, Step},
 };
 use crate::EncodedFrame;
@@ -15,6 +15,8 @@ use crate::EncodedFrame;
 const FPS: u64 = 30;
 const GOP: u64 = 60;
 const MS: Duration = Duration::from_millis(1);
+const BUDGET: Duration = Duration::from_millis(200);
+const HOLD: Duration = Duration::from_millis(100);
 const MAX_AGE: u64 = FPS / 2;
 const RATES: [(&str, u64, u32); 3] = [
     ("low", 200_000, 180),
@@ -75,6 +77,8 @@ struct Stream {
     /// Frames with their time of arrival.
     flying: VecDeque<(Duration, Packetized)>,
     skipped: bool,
+    /// In frames.
+    max_age: u64,
     meter: DownloadMeter,
 }
 
@@ -88,7 +92,8 @@ impl Stream {
             queue: VecDeque::new(),
             flying: VecDeque::new(),
             skipped: false,
-            meter: DownloadMeter::new(),
+            max_age: MAX_AGE,
+            meter: DownloadMeter::with_budget(BUDGET),
         }
     }
 
@@ -121,7 +126,7 @@ impl Stream {
             .iter()
             .find(|frame| Some(frame.number / GOP) != stuck);
         if let Some(number) = after.map(|frame| frame.number)
-            && live - number >= MAX_AGE
+            && live - number >= self.max_age
         {
             self.queue.retain(|frame| frame.number >= number);
             self.skipped = true;
@@ -196,6 +201,7 @@ struct Simulation {
     selector: Selector,
     current: Option<Stream>,
     attempt: Option<(Stream, Handover, Duration)>,
+    prefer_at: Option<Duration>,
     random: Random,
     peer_reports: bool,
     carried: f64,
@@ -225,6 +231,7 @@ impl Simulation {
             selector,
             current: None,
             attempt: None,
+            prefer_at: None,
             random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             peer_reports,
             carried: 0.0,
@@ -316,6 +323,14 @@ impl Simulation {
     }
 
     fn handover(&mut self) {
+        if self.prefer_at.take_if(|at| *at <= self.now).is_some()
+            && let Some((next, ..)) = &mut self.attempt
+        {
+            next.priority = 1;
+            if let Some(current) = &mut self.current {
+                current.priority = 0;
+            }
+        }
         while let Some((_, handover, begun)) = &mut self.attempt {
             match handover.step(self.now) {
                 Step::Wait(_) => return,
@@ -329,6 +344,8 @@ impl Simulation {
                     }
                     let (mut stream, ..) = self.attempt.take().expect("it cut");
                     stream.priority = 1;
+                    stream.max_age = MAX_AGE;
+                    self.prefer_at = None;
                     for frame in &frames {
                         self.show(&frame.frame, stream.rung);
                     }
@@ -358,7 +375,23 @@ impl Simulation {
             self.carried * 1.3
         };
         let peer = self.peer_reports.then_some(peer as u64);
-        match self.selector.decide(self.now, report.as_ref(), peer) {
+        let next = self.attempt.as_ref();
+        let next = next.map(|(stream, ..)| stream.meter.report(self.now));
+        let measured = Measured {
+            next: next.as_ref(),
+            peer,
+            ..Measured::new(report.as_ref())
+        };
+        match self.selector.decide(self.now, measured) {
+            Some(Decision::Prefer) => {
+                let last = self
+                    .attempt
+                    .as_ref()
+                    .and_then(|(stream, ..)| stream.meter.last_key());
+                let current = self.current.as_ref().expect("it is watched");
+                let key = last.and_then(|last| current.meter.next_key(last, self.now + HOLD));
+                self.prefer_at = key.map(|key| key - HOLD);
+            }
             Some(Decision::Switch(name)) => {
                 let rung = RATES
                     .iter()
@@ -366,7 +399,7 @@ impl Simulation {
                     .expect("known");
                 let mut handover = Handover::new(
                     Patience {
-                        hold: Duration::from_millis(100),
+                        hold: HOLD,
                         lag: Duration::from_millis(500),
                         decode_only: true,
                     },
@@ -378,11 +411,15 @@ impl Simulation {
                     Some(stream) if !rising => stream.priority = 0,
                     Some(_) => {}
                 }
-                let stream = Stream::new(rung, u8::from(!rising), self.now + weather.delay);
+                let mut stream = Stream::new(rung, u8::from(!rising), self.now + weather.delay);
+                if rising {
+                    stream.max_age = HOLD.as_millis() as u64 * FPS / 1000;
+                }
                 self.attempt = Some((stream, handover, self.now));
             }
             Some(Decision::Abandon) => {
                 let (_, handover, begun) = self.attempt.take().expect("it was begun");
+                self.prefer_at = None;
                 self.longest_double = self.longest_double.max(self.now - begun);
                 if let Some(stream) = &mut self.current {
                     stream.priority = 1;
@@ -427,6 +464,15 @@ impl Simulation {
 
     fn gaps(&self, from: Duration) -> usize {
         self.since(from).filter(|shown| shown.discontinuity).count()
+    }
+
+    /// How long what came was too late for a player with this budget.
+    fn too_late(&self, from: Duration, budget: Duration) -> Duration {
+        let late = self.since(from).filter(|shown| {
+            let stamp = Duration::from_micros(shown.number * 1_000_000 / FPS);
+            shown.at > stamp + FINE.delay + budget
+        });
+        Duration::from_secs(1) / FPS as u32 * late.count() as u32
     }
 
     fn share(&self, from: Duration, name: &str) -> f64 {
@@ -634,5 +680,32 @@ fn whatever_the_link_does_the_picture_continues_and_in_the_end_it_is_the_best() 
             "{seed}: {:?}",
             simulation.switches
         );
+    }
+}
+
+#[test]
+fn a_link_that_carries_the_next_rendition_but_not_both_at_once_is_used() {
+    both(|simulation| {
+        simulation.run(seconds(90), thin(2.4e6));
+        assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
+        let share = simulation.share(seconds(40), "high");
+        assert!(share > 0.9, "{share} {:?}", simulation.switches);
+        let freeze = simulation.longest_freeze(Duration::ZERO);
+        assert!(freeze < Duration::from_millis(600), "{freeze:?}");
+    });
+}
+
+#[test]
+fn it_goes_down_before_the_picture_has_been_late_for_long() {
+    for capacity in [1.7e6, 1.9e6] {
+        for begin in [30_200, 30_600, 31_000] {
+            both(|simulation| {
+                simulation.run(Duration::from_millis(begin), FINE);
+                let from = simulation.now;
+                simulation.run(seconds(20), thin(capacity));
+                let late = simulation.too_late(from, BUDGET);
+                assert!(late < Duration::from_millis(1300), "{late:?}");
+            });
+        }
     }
 }

@@ -11,6 +11,7 @@ use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{
     container::{Groups, TrackContainer},
+    readers::{ReaderShare, Readers},
     track::{EncodedFrame, TrackConfig},
 };
 
@@ -21,6 +22,7 @@ pub struct RemoteBroadcast {
     broadcast: broadcast::Consumer,
     /// What the peer says that it can deliver to us, where it says so.
     peer_rate: Option<bandwidth::Consumer>,
+    readers: Readers,
     #[cfg(feature = "media")]
     player: crate::media::SharedPlayer,
 }
@@ -88,6 +90,7 @@ impl RemoteBroadcast {
             name,
             broadcast,
             peer_rate: None,
+            readers: Readers::default(),
             #[cfg(feature = "media")]
             player: Default::default(),
         }
@@ -102,6 +105,11 @@ impl RemoteBroadcast {
     /// The broadcast's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// One more reader that chooses how much it receives.
+    pub(crate) fn join_readers(&self) -> ReaderShare {
+        self.readers.join()
     }
 
     #[cfg(feature = "media")]

@@ -279,3 +279,19 @@ fn frames_that_were_reordered_before_the_key_frame_are_handed_out() {
     push_old(&mut handover, frame("old", 14, true), Duration::ZERO, ms(0));
     assert_eq!(numbers(&drain(&mut handover, ms(0)).1.unwrap()), [14]);
 }
+
+#[test]
+fn a_key_frame_that_follows_what_was_shown_is_not_kept_waiting() {
+    let mut handover = handover(10);
+    for n in [11, 12] {
+        push_old(&mut handover, frame("old", n, false), ms(0), ms(30 * n));
+    }
+    handover.push_new(frame("new", 12, false));
+    assert_eq!(drain(&mut handover, ms(360)), (vec![11, 12], None));
+    // The old one's frame of the same moment is held up, as the new one is served first.
+    handover.push_new(frame("new", 13, true));
+    let (out, cut) = drain(&mut handover, ms(390));
+    let cut = cut.expect("the cut");
+    assert_eq!((out, numbers(&cut)), (vec![], vec![13]));
+    assert!(!cut[0].frame.discontinuity);
+}

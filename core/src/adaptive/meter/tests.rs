@@ -202,3 +202,51 @@ fn what_was_skipped_long_ago_is_forgotten() {
     }
     assert!(meter.skips.len() <= 3, "{}", meter.skips.len());
 }
+
+#[test]
+fn the_bitrate_is_that_of_the_timestamps_however_fast_frames_come() {
+    let mut meter = DownloadMeter::new();
+    // Three seconds of 1 Mbit/s at once, and then two as they are.
+    for n in 0..125_u64 {
+        let timestamp = Duration::from_millis(40 * n);
+        let at = timestamp.max(Duration::from_secs(3));
+        meter.observe(timestamp, 5000, n % 50 == 0, false, at);
+        let bitrate = meter.report(at).bitrate;
+        assert_eq!(bitrate.is_some(), n >= 25);
+        let about = |bitrate| (980_000..=1_020_000).contains(&bitrate);
+        assert!(bitrate.is_none_or(about), "{bitrate:?}");
+    }
+}
+
+#[test]
+fn a_frame_is_late_when_half_of_the_budget_is_used_up() {
+    let healthy = |budget: u64| {
+        let mut meter = DownloadMeter::with_budget(Duration::from_millis(budget));
+        let mut at = Duration::ZERO;
+        for n in 0..200_u64 {
+            let late = if n < 100 { 0 } else { 110 };
+            let timestamp = Duration::from_millis(40 * n);
+            at = timestamp + Duration::from_millis(late);
+            meter.observe(timestamp, 5000, n % 50 == 0, false, at);
+        }
+        meter.report(at).healthy
+    };
+    assert!(!healthy(200));
+    assert!(healthy(300) && healthy(2000));
+    assert!(!healthy(0));
+}
+
+#[test]
+fn the_next_key_frame_is_expected_an_interval_after_the_last() {
+    let mut meter = DownloadMeter::new();
+    let ms = Duration::from_millis;
+    assert_eq!(meter.next_key(ms(0), ms(0)), None);
+    for n in 0..120_u64 {
+        let timestamp = ms(40 * n);
+        meter.observe(timestamp, 5000, n % 50 == 0, false, timestamp + ms(70));
+    }
+    assert_eq!(meter.last_key(), Some(ms(4000)));
+    assert_eq!(meter.next_key(ms(4000), ms(4830)), Some(ms(6070)));
+    // Those of the other rendition lie elsewhere, or were not noticed.
+    assert_eq!(meter.next_key(ms(1500), ms(4830)), Some(ms(5570)));
+}

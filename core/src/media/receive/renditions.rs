@@ -168,7 +168,7 @@ impl FrameSource for RenditionReader {
     }
 
     fn overrun(&mut self) {
-        let _ = &mut self.reader;
+        self.reader.too_slow();
     }
 }
 
@@ -189,6 +189,7 @@ impl RenditionConfig {
         AdaptiveConfig::new(self.kind)
             .with_quality(self.quality.clone())
             .with_max_age(self.latency.max(MIN_AGE))
+            .with_budget(self.latency)
             .with_hold(self.latency / 2)
             .with_filter(move |rendition: &Rendition| {
                 let playable = track_caps(&rendition.config)
