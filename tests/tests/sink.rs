@@ -699,3 +699,37 @@ fn elements_of_one_process_do_not_share_an_identity_unawares() {
         .expect("it is free again");
     second.set_state(gst::State::Null).expect("it stops");
 }
+
+#[test]
+fn who_only_connects_is_no_subscriber() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let ticket: iroh_live::LiveTicket = publisher.ticket().parse().expect("it is one");
+    let runtime = tokio::runtime::Runtime::new().expect("there are threads");
+    let peer = iroh_live_tests::core::live(&runtime);
+    let session = runtime
+        .block_on(peer.transport().connect(ticket.addr().clone()))
+        .expect("the publisher is there");
+    // Another comes later, and is counted: by then the first would have been.
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let count = || publisher.sink.property::<u32>("subscribers");
+    publisher
+        .pipe
+        .wait("a subscriber", || (count() > 0).then_some(()));
+    assert_eq!(count(), 1);
+    let broadcast = runtime
+        .block_on(session.subscribe("stream"))
+        .expect("the broadcast is there");
+    runtime.block_on(async {
+        let mut catalog = broadcast.catalog().await.expect("it has one");
+        catalog.next().await.expect("it can be read");
+    });
+    publisher
+        .pipe
+        .wait("the other", || (count() == 2).then_some(()));
+    runtime.block_on(peer.shutdown());
+    publisher
+        .pipe
+        .wait("its end", || (count() == 1).then_some(()));
+}

@@ -1,7 +1,7 @@
 //! A session with one peer.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -45,6 +45,8 @@ struct Inner {
     reason: OnceLock<DisconnectReason>,
     /// What the peer may see, by name.
     offers: Mutex<HashMap<String, Offer>>,
+    /// The names of those that the peer has asked for.
+    requested: watch::Sender<BTreeSet<String>>,
     /// Reasons to keep the session when a call on it ends.
     uses: AtomicUsize,
     in_call: AtomicBool,
@@ -126,6 +128,7 @@ impl MoqSession {
             ended,
             reason: OnceLock::new(),
             offers: Mutex::default(),
+            requested: watch::Sender::default(),
             uses: AtomicUsize::new(0),
             in_call: AtomicBool::new(false),
             last_call: Mutex::default(),
@@ -283,6 +286,10 @@ impl MoqSession {
                         if counted && requested.is_none() {
                             requested = Some(session.hold());
                         }
+                        session
+                            .inner
+                            .requested
+                            .send_if_modified(|requested| requested.insert(path.to_string()));
                         request.accept(&broadcast);
                     }
                     Ok(request) => request.reject(moq_lite::Error::NotFound),
@@ -294,6 +301,17 @@ impl MoqSession {
             stop.cancel();
             lock(&session.inner.offers).retain(|_, offer| !offer.stop.is_cancelled());
         });
+    }
+
+    /// Waits until the peer has asked for the broadcast that is published as `name`, as whoever watches it does.
+    ///
+    /// A peer that only connects never does. Does not end when the session does. Cancel safe.
+    pub async fn requested(&self, name: &str) {
+        let mut requested = self.inner.requested.subscribe();
+        // It cannot fail, as this session has the other end.
+        let _ = requested
+            .wait_for(|requested| requested.contains(name))
+            .await;
     }
 
     /// Waits until the peer offers a broadcast named `name`.
@@ -423,7 +441,8 @@ impl MoqSession {
         self.inner.ended.cancel();
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether both are handles on one session.
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 

@@ -543,10 +543,12 @@ impl IrohLiveSink {
         let tracks = pads
             .iter()
             .map(|pad| (pad.ghost.name().into(), pad.stats()));
-        let subscribers = self
+        let viewers = lock(&self.readings).viewers.clone();
+        let mut subscribers = self
             .publisher()
             .map(|publisher| publisher.stats())
             .unwrap_or_default();
+        subscribers.retain(|(id, _)| viewers.iter().any(|viewer| viewer.to_string() == *id));
         gst::Structure::builder("application/x-irohlivesink-stats")
             .field("tracks", stats::nested("tracks", tracks))
             .field("subscribers", stats::nested("subscribers", subscribers))
@@ -569,7 +571,7 @@ fn readings() -> [glib::ParamSpec; 4] {
                     .build(),
                 glib::ParamSpecUInt::builder("subscribers")
                     .nick("Subscribers")
-                    .blurb("How many peers are connected")
+                    .blurb("How many peers watch the broadcast: those that have asked for it and are still connected")
                     .read_only()
                     .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use iroh_live::{Live, LiveTicket, LocalBroadcast, TicketWatcher, iroh::EndpointId};
+use iroh_live::{Live, LiveTicket, LocalBroadcast, MoqSession, TicketWatcher, iroh::EndpointId};
 use tokio::task::JoinSet;
 
 use crate::{endpoint::OpenEndpoint, log::SINK as CAT, notifier::Notifier, runtime, stats};
@@ -62,7 +62,12 @@ impl Publisher {
             notifier.clone(),
             handler.clone(),
         ));
-        tasks.spawn(watch_viewers(live.clone(), notifier.clone(), handler));
+        tasks.spawn(watch_viewers(
+            live.clone(),
+            name.clone(),
+            notifier.clone(),
+            handler,
+        ));
         Ok(Self {
             live,
             endpoint: Mutex::new(Some(endpoint)),
@@ -171,23 +176,42 @@ fn write_ticket(location: &Path, ticket: &LiveTicket) -> std::io::Result<()> {
     std::fs::rename(&draft, location)
 }
 
-/// Tells of peers that come and go.
-async fn watch_viewers(live: Live, notifier: Notifier, handler: Handler) {
+/// Tells of peers that come to watch the broadcast called `name`, and go.
+async fn watch_viewers(live: Live, name: String, notifier: Notifier, handler: Handler) {
     let mut sessions = live.transport().sessions();
     let mut known = BTreeSet::new();
+    // Whoever only connects is no viewer: sessions that are looked at, and those of them that asked for the broadcast.
+    let mut connected: Vec<MoqSession> = Vec::new();
+    let mut asking = JoinSet::new();
+    let mut watching: Vec<MoqSession> = Vec::new();
     loop {
-        let now: BTreeSet<_> = sessions
-            .borrow_and_update()
-            .iter()
-            .map(|session| session.remote_id())
-            .collect();
-        if now != known {
-            known.clone_from(&now);
-            let handler = handler.clone();
-            notifier.run(move || handler(Event::Viewers(now))).await;
+        let now = sessions.borrow_and_update().clone();
+        for session in now.iter().filter(|session| !contains(&connected, session)) {
+            let (session, name) = (session.clone(), name.clone());
+            asking.spawn(async move {
+                tokio::select! {
+                    () = session.requested(&name) => Some(session),
+                    _ = session.closed() => None,
+                }
+            });
         }
-        if sessions.changed().await.is_err() {
-            return;
+        watching.retain(|session| contains(&now, session));
+        connected = now;
+        let viewers: BTreeSet<_> = watching.iter().map(MoqSession::remote_id).collect();
+        if viewers != known {
+            known.clone_from(&viewers);
+            let handler = handler.clone();
+            notifier.run(move || handler(Event::Viewers(viewers))).await;
+        }
+        tokio::select! {
+            changed = sessions.changed() => if changed.is_err() {
+                return;
+            },
+            Some(asked) = asking.join_next() => watching.extend(asked.ok().flatten()),
         }
     }
+}
+
+fn contains(sessions: &[MoqSession], session: &MoqSession) -> bool {
+    sessions.iter().any(|other| other.is_same(session))
 }
