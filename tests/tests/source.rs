@@ -110,6 +110,10 @@ fn eos_from_the_application_ends_every_track() {
     assert_eq!(nick(&viewer.src, "status"), "ended");
     // A second one has nothing to do.
     assert!(viewer.src.send_event(gst::event::Eos::new()));
+    // It can be started again.
+    viewer.pipe.stop();
+    viewer.pipe.play();
+    viewer.wait_more_frames("video_0", 5);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use bytes::Bytes;
+use gst::prelude::*;
 use iroh_live_tests::{
     Viewer,
     peer::{HandmadePublisher, catalog, frames},
@@ -132,5 +133,30 @@ fn the_stream_collection_follows_the_tracks_that_go() {
     publisher.next_group("catalog.json", vec![catalog(&["one"], 1)], true);
     viewer.pipe.wait("a collection of one", || {
         (collections(&viewer) == [2, 1]).then_some(())
+    });
+}
+
+#[test]
+fn a_pad_that_goes_is_let_go_of_though_it_was_never_linked() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["one", "two"], 1)]),
+        ("one", frames(0)),
+        ("two", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("two", &tracks);
+    let viewer = Viewer::new(publisher.ticket(), "", |_| None);
+    viewer.pipe.play();
+    viewer
+        .pipe
+        .wait("both pads", || (viewer.pads().len() == 2).then_some(()));
+    let pad = viewer
+        .src
+        .static_pad("video_1")
+        .expect("it is there")
+        .downgrade();
+    publisher.next_group("catalog.json", vec![catalog(&["one"], 1)], true);
+    viewer.pipe.wait("nobody to keep the pad", || {
+        pad.upgrade().is_none().then_some(())
     });
 }

@@ -174,6 +174,8 @@ impl<O: Observer> Follower<O> {
             ))
         })?;
         self.connected();
+        self.retries
+            .retain(|pad, _| tracks.iter().any(|track| track.ghost.name() == *pad));
         for track in tracks {
             self.start(track, zero, Duration::ZERO);
         }

@@ -18,7 +18,10 @@ use iroh_live::{
 };
 use tokio::sync::watch;
 
-use super::{category::CAT, track::Track};
+use super::{
+    category::CAT,
+    track::{Link, Track},
+};
 
 /// How reading a track ended.
 #[derive(Debug)]
@@ -92,7 +95,7 @@ impl Reading {
         track: &Track,
         running_time: impl Fn() -> Option<gst::ClockTime>,
     ) -> End {
-        let mut link = track.link();
+        let (mut link, mut removed) = (track.link(), track.link());
         loop {
             // Nothing is downloaded for a pad that nobody takes data from.
             let used = async {
@@ -104,6 +107,7 @@ impl Reading {
             };
             let linked = tokio::select! {
                 linked = used => linked,
+                () = removal(&mut removed) => None,
                 state = over(&mut self.state) => return match state {
                     BroadcastState::Emptied => End::Finished,
                     _ => self.outcome(track).await,
@@ -186,6 +190,12 @@ impl Reading {
             flowed: self.flowed.clone(),
         })
     }
+}
+
+/// Waits for the pad to be removed.
+async fn removal(link: &mut watch::Receiver<Link>) {
+    // An error is that nobody has the track any more.
+    let _ = link.wait_for(|link| link.removed).await;
 }
 
 /// Waits for the broadcast to be over.

@@ -41,6 +41,8 @@ pub(super) struct Track {
 pub(super) struct Link {
     pub(super) linked: bool,
     count: u64,
+    /// The pad is gone for good.
+    pub(super) removed: bool,
 }
 
 /// How late a frame may be before it is of no use, in nanoseconds.
@@ -154,6 +156,7 @@ impl Track {
     }
 
     pub(super) fn remove_from(&self, bin: &gst::Bin) {
+        self.link.send_modify(|link| link.removed = true);
         self.feed.appsrc().set_locked_state(true);
         let _ = self.feed.appsrc().set_state(gst::State::Null);
         let _ = self.ghost.set_active(false);
