@@ -11,21 +11,24 @@ const URGENT: f64 = 0.75;
 #[derive(Debug)]
 pub(super) struct BitrateSteps {
     applied: u64,
-    at: Option<Duration>,
+    at: Duration,
+    /// What it was before the last change.
+    before: u64,
 }
 
 impl BitrateSteps {
-    pub(super) fn new(bitrate: u64) -> Self {
+    /// Of an encoder that is opened at `now` with that bit rate.
+    pub(super) fn new(bitrate: u64, now: Duration) -> Self {
         Self {
             applied: bitrate,
-            at: None,
+            at: now,
+            before: bitrate,
         }
     }
 
-    /// An encoder was opened at `now` with that bit rate.
-    pub(super) fn opened(&mut self, bitrate: u64, now: Duration) {
-        self.applied = bitrate;
-        self.at = Some(now);
+    /// The last change came to nothing.
+    pub(super) fn undo(&mut self) {
+        self.applied = self.before;
     }
 
     /// The bit rate to tell the encoder now, if it is another one and worth what the change costs.
@@ -37,12 +40,12 @@ impl BitrateSteps {
             RateChange::Rebuild => (0.25, 3, 15),
         };
         let spacing = Duration::from_secs(if share < URGENT { soonest } else { often });
-        let due = self.at.is_none_or(|at| now.saturating_sub(at) >= spacing);
+        let due = now.saturating_sub(self.at) >= spacing;
         if wanted == self.applied || (share - 1.0).abs() < least || !due {
             return None;
         }
-        self.applied = wanted;
-        self.at = Some(now);
+        self.before = std::mem::replace(&mut self.applied, wanted);
+        self.at = now;
         Some(wanted)
     }
 }
@@ -53,7 +56,7 @@ mod tests {
 
     /// What is applied while the rate goes up by 8 % every 200 ms for a minute, and how often.
     fn climb(change: RateChange) -> (u64, usize) {
-        let mut steps = BitrateSteps::new(100_000);
+        let mut steps = BitrateSteps::new(100_000, Duration::ZERO);
         let (mut wanted, mut applied, mut count) = (100_000_f64, 100_000, 0);
         for tick in 0..300 {
             wanted = (wanted * 1.08).min(2_000_000.0);
@@ -86,18 +89,30 @@ mod tests {
             (RateChange::KeyFrame, 1.0),
             (RateChange::Rebuild, 3.0),
         ] {
-            let mut steps = BitrateSteps::new(0);
-            steps.opened(1_000_000, secs(0.0));
+            let mut steps = BitrateSteps::new(1_000_000, secs(0.0));
             let at = (1..100)
                 .map(|tick| secs(f64::from(tick) / 10.0))
                 .find(|now| steps.step(change, 500_000, *now).is_some());
             assert_eq!(at, Some(secs(soonest)), "{change:?}");
         }
-        let mut steps = BitrateSteps::new(1_000_000);
+        let mut steps = BitrateSteps::new(1_000_000, secs(0.0));
         assert_eq!(
             steps.step(RateChange::KeyFrame, 950_000, secs(9.0)),
             None,
             "not worth a key frame"
         );
+    }
+
+    #[test]
+    fn a_change_that_came_to_nothing_is_tried_again_later() {
+        let secs = Duration::from_secs;
+        let mut steps = BitrateSteps::new(1_000_000, secs(0));
+        let step =
+            |steps: &mut BitrateSteps, at| steps.step(RateChange::Rebuild, 500_000, secs(at));
+        assert_eq!(step(&mut steps, 3), Some(500_000));
+        assert_eq!(step(&mut steps, 6), None, "it has it");
+        steps.undo();
+        assert_eq!(step(&mut steps, 5), None, "not yet");
+        assert_eq!(step(&mut steps, 6), Some(500_000));
     }
 }

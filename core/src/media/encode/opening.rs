@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -22,7 +22,7 @@ pub(super) struct OpenRequest {
     pub zero: Duration,
     pub track: Arc<RenditionTrack>,
     /// Its number among the encoders of the track; see [`RenditionTrack::next_encoder`].
-    pub number: Arc<AtomicU64>,
+    pub number: u64,
     /// An earlier encoder that is still being closed: some devices serve one at a time.
     pub after: Option<JoinHandle<()>>,
 }
@@ -31,6 +31,8 @@ pub(super) struct OpenRequest {
 pub(super) struct Opening {
     /// Of the candidates, the one that is opened.
     pub candidate: usize,
+    /// With which bit rate, bits a second.
+    pub bitrate: u64,
     video: bool,
     state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
@@ -54,6 +56,7 @@ impl Opening {
             result: None,
         }));
         let (track, video) = (request.track.clone(), request.track.codec().is_video());
+        let bitrate = request.spec.bitrate;
         let done = {
             let state = state.clone();
             move |result| lock(&state).finish(result, &track)
@@ -78,6 +81,7 @@ impl Opening {
             .ok();
         Self {
             candidate,
+            bitrate,
             video,
             state,
             thread,

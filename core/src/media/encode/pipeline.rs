@@ -70,6 +70,8 @@ pub(super) struct EncoderPipeline {
     /// Of sound: where samples lie by their number, and how far that is from when they were captured.
     samples: SampleClock,
     offset: Arc<AtomicI64>,
+    /// Which of the track's encoders it is; see [`RenditionTrack::next_encoder`].
+    number: Arc<AtomicU64>,
     health: Arc<Health>,
 }
 
@@ -83,7 +85,7 @@ impl EncoderPipeline {
         spec: &RenditionSpec,
         zero: Duration,
         track: &Arc<RenditionTrack>,
-        number: Arc<AtomicU64>,
+        number: u64,
     ) -> Result<Self, String> {
         let target = spec.target.structure(0);
         let length = |name| u32::try_from(target?.get::<i32>(name).ok()?).ok();
@@ -123,7 +125,8 @@ impl EncoderPipeline {
             ));
         }
         let offset = Arc::new(AtomicI64::new(0));
-        let sink = sink(zero, track, number, offset.clone(), &health);
+        let number = Arc::new(AtomicU64::new(number));
+        let sink = sink(zero, track, number.clone(), offset.clone(), &health);
         let encoder = Self {
             pipeline,
             input,
@@ -133,6 +136,7 @@ impl EncoderPipeline {
             zero,
             samples: SampleClock::default(),
             offset,
+            number,
             health,
         };
         encoder
@@ -199,6 +203,11 @@ impl EncoderPipeline {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Says which of the track's encoders it is from now on.
+    pub fn set_number(&self, number: u64) {
+        self.number.store(number, Ordering::Release);
     }
 
     /// Whether it is for pictures.

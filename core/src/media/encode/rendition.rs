@@ -1,10 +1,7 @@
 //! One rendition: when it is encoded, by which encoder, and what happens when that fails.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -41,9 +38,9 @@ pub(super) struct Rendition {
     candidates: Candidates<gst::ElementFactory>,
     active: Option<Active>,
     /// The next encoder, as long as it is not open.
-    opening: Option<(Opening, Arc<AtomicU64>)>,
+    opening: Option<Opening>,
     /// The next encoder, open, beside an active one. It gets frames too, and takes over when something comes of them.
-    next: Option<(Active, Arc<AtomicU64>)>,
+    next: Option<Active>,
     /// An encoder that is being closed.
     closing: Option<JoinHandle<()>>,
     gate: Gate,
@@ -51,7 +48,6 @@ pub(super) struct Rendition {
     enabled: bool,
     /// What the encoder is to be told, bits a second.
     bitrate: u64,
-    steps: BitrateSteps,
     /// Since when nobody has needed the encoder.
     idle: Option<Duration>,
     /// What the last encoder that failed said.
@@ -66,6 +62,7 @@ struct Active {
     candidate: usize,
     encoder: EncoderPipeline,
     watchdog: Watchdog,
+    steps: BitrateSteps,
 }
 
 impl Active {
@@ -89,7 +86,6 @@ impl Rendition {
         Self {
             pacer: pacer(&spec),
             bitrate: spec.bitrate,
-            steps: BitrateSteps::new(spec.bitrate),
             spec,
             track,
             candidates: Candidates::new(candidates),
@@ -206,7 +202,7 @@ impl Rendition {
     fn encode(&mut self, frame: RawFrame) -> Result<(), String> {
         let now = frame.time;
         if self.active.is_some() {
-            if let Some((next, _)) = &mut self.next {
+            if let Some(next) = &mut self.next {
                 next.push(frame.clone());
             }
             if let Some(active) = &mut self.active {
@@ -224,35 +220,34 @@ impl Rendition {
             let number = self.track.next_encoder();
             self.open(candidate, factory, now, number);
         }
-        if let Some((opening, _)) = &self.opening {
+        if let Some(opening) = &self.opening {
             opening.push(frame);
         }
         Ok(())
     }
 
-    /// Opens what is better than the encoder in use, or replaces it where it cannot be told another bit rate.
+    /// Tells the encoder its bit rate, replaces it where it cannot be told, and opens a better one.
     fn improve(&mut self, now: Duration) {
         let Some(active) = &mut self.active else {
             return;
         };
+        let change = active.encoder.rate_change();
+        if change != RateChange::Rebuild
+            && let Some(bitrate) = active.steps.step(change, self.bitrate, now)
+        {
+            active.encoder.set_bitrate(bitrate);
+        }
         if self.opening.is_some() || self.next.is_some() {
             return;
         }
         if let Some((candidate, factory)) = self.candidates.choose(now, Some(active.candidate)) {
             self.open(candidate, factory, now, 0);
-            return;
-        }
-        let change = active.encoder.rate_change();
-        let Some(bitrate) = self.steps.step(change, self.bitrate, now) else {
-            return;
-        };
-        if change == RateChange::Rebuild {
-            let (candidate, factory) = (active.candidate, active.encoder.factory());
-            if let Some(factory) = factory {
-                self.open(candidate, factory, now, 0);
-            }
-        } else {
-            active.encoder.set_bitrate(bitrate);
+        } else if change == RateChange::Rebuild
+            && active.steps.step(change, self.bitrate, now).is_some()
+            && let Some(factory) = active.encoder.factory()
+        {
+            let candidate = active.candidate;
+            self.open(candidate, factory, now, 0);
         }
     }
 
@@ -264,8 +259,6 @@ impl Rendition {
         zero: Duration,
         number: u64,
     ) {
-        let number = Arc::new(AtomicU64::new(number));
-        self.steps.opened(self.bitrate, zero);
         let request = OpenRequest {
             factory,
             spec: RenditionSpec {
@@ -274,21 +267,21 @@ impl Rendition {
             },
             zero,
             track: self.track.clone(),
-            number: number.clone(),
+            number,
             after: self.closing.take(),
         };
-        self.opening = Some((Opening::start(candidate, request), number));
+        self.opening = Some(Opening::start(candidate, request));
     }
 
     /// Takes the encoder that was opened; the next one where it was not.
     fn take_opened(&mut self, now: Duration) -> Result<(), String> {
-        let Some((opening, number)) = &self.opening else {
+        let Some(opening) = &self.opening else {
             return Ok(());
         };
         let Some((result, waiting)) = opening.result() else {
             return Ok(());
         };
-        let (candidate, number) = (opening.candidate, number.clone());
+        let (candidate, bitrate) = (opening.candidate, opening.bitrate);
         self.opening = None;
         match result {
             Ok(encoder) => {
@@ -296,9 +289,10 @@ impl Rendition {
                     candidate,
                     encoder,
                     watchdog: Watchdog::default(),
+                    steps: BitrateSteps::new(bitrate, now),
                 };
                 if self.active.is_some() {
-                    self.next = Some((opened, number));
+                    self.next = Some(opened);
                 } else {
                     self.active = Some(opened);
                 }
@@ -312,7 +306,7 @@ impl Rendition {
                     "the encoder does not start; the next one is tried"
                 );
                 self.failure = error;
-                self.candidates.failed(candidate, now);
+                self.give_up(candidate, now);
                 waiting.into_iter().try_for_each(|frame| self.encode(frame))
             }
         }
@@ -320,19 +314,19 @@ impl Rendition {
 
     /// Looks whether the encoder still works, and whether the next one does.
     fn look_after(&mut self, now: Duration) {
-        if let Some((next, number)) = self.next.take() {
+        if let Some(next) = self.next.take() {
             if let Some(failure) = next.encoder.failure() {
                 tracing::info!(track = self.track.name(), failure, "no better encoder");
-                self.candidates.failed(next.candidate, now);
+                self.give_up(next.candidate, now);
                 self.close_encoder(Some(next), None);
             } else if next.encoder.produced() > 0 {
                 // What the one before still has is not taken from here on.
-                number.store(self.track.next_encoder(), Ordering::Release);
+                next.encoder.set_number(self.track.next_encoder());
                 let old = self.active.replace(next);
                 self.close_encoder(old, None);
                 self.gate = Gate::default();
             } else {
-                self.next = Some((next, number));
+                self.next = Some(next);
             }
         }
         let Some(active) = &mut self.active else {
@@ -358,12 +352,20 @@ impl Rendition {
         }
     }
 
+    /// An encoder is left alone for a while. The one in use goes on as it was.
+    fn give_up(&mut self, candidate: usize, now: Duration) {
+        self.candidates.failed(candidate, now);
+        if let Some(active) = &mut self.active {
+            active.steps.undo();
+        }
+    }
+
     /// Closes all encoders.
     fn close(&mut self) {
         let (active, opening) = (self.active.take(), self.opening.take());
-        let next = self.next.take().map(|(next, _)| next);
+        let next = self.next.take();
         self.close_encoder(next, None);
-        self.close_encoder(active, opening.map(|(opening, _)| opening));
+        self.close_encoder(active, opening);
     }
 
     /// Closes an encoder, and one that is being opened, on a thread of its own.
@@ -408,7 +410,7 @@ impl Rendition {
     pub fn end(&mut self) {
         match (&self.active, &self.opening) {
             (Some(active), _) => active.encoder.end(),
-            (None, Some((opening, _))) => opening.end(),
+            (None, Some(opening)) => opening.end(),
             (None, None) => self.track.finish(),
         }
     }
