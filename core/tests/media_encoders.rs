@@ -11,8 +11,8 @@ use iroh_live::{
     broadcast::EncodedReader,
     endpoint::EndpointConfig,
     media::{
-        LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoPreset,
-        VideoSource,
+        LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoEncoder,
+        VideoPreset, VideoSource,
     },
 };
 
@@ -291,7 +291,7 @@ async fn live() -> Live {
     Live::builder(endpoint).with_router().spawn()
 }
 
-/// A picture that is watched, and encoded in software, as the device is busy at first.
+/// A picture that is watched.
 struct Watched {
     video: LocalVideo,
     reader: EncodedReader,
@@ -301,13 +301,13 @@ struct Watched {
 }
 
 impl Watched {
-    async fn new() -> Self {
+    async fn new(encoder: impl Into<VideoEncoder>) -> Self {
         let (publisher, viewer) = (live().await, live().await);
         let local = LocalBroadcast::new();
         publisher.publish("stream", &local).unwrap();
         let video = local.video();
         video
-            .set_source(VideoSource::test(), VideoCodec::Vp8, [small()])
+            .set_source(VideoSource::test(), encoder, [small()])
             .unwrap();
         let name = small().name();
         until("described", || {
@@ -322,13 +322,18 @@ impl Watched {
         let config = TrackConfig::Video(local.catalog().video.renditions[&name].clone());
         let reader = remote.subscribe(&name, &config, Duration::from_secs(2));
         let reader = soon("track", reader).await.unwrap();
-        let mut watched = Self {
+        Self {
             video,
             reader,
             last: Duration::ZERO,
             lives: [publisher, viewer],
             _local: local,
-        };
+        }
+    }
+
+    /// Encoded in software, as the device is busy.
+    async fn beside_a_device_that_is_busy() -> Self {
+        let mut watched = Self::new(VideoCodec::Vp8).await;
         watched.frame().await;
         assert_eq!(watched.encoder().as_deref(), Some("vp8enc"));
         watched
@@ -366,7 +371,7 @@ impl Watched {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_was_busy_takes_over_later() {
     let _turn = device::register(Device::Busy).await;
-    let mut watched = Watched::new().await;
+    let mut watched = Watched::beside_a_device_that_is_busy().await;
     device::set(Device::Free);
     let mut took_over = 0;
     while took_over < 30 {
@@ -379,7 +384,7 @@ async fn a_device_that_was_busy_takes_over_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_breaks_when_it_is_tried_again_disturbs_nobody() {
     let _turn = device::register(Device::Busy).await;
-    let mut watched = Watched::new().await;
+    let mut watched = Watched::beside_a_device_that_is_busy().await;
     device::set(Device::Broken);
     let mut after = 0;
     while after < 30 {
@@ -387,5 +392,28 @@ async fn a_device_that_breaks_when_it_is_tried_again_disturbs_nobody() {
         assert_eq!(watched.encoder().as_deref(), Some("vp8enc"));
         after += u64::from(device::BROKE.load(std::sync::atomic::Ordering::Relaxed));
     }
+    watched.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_that_cannot_be_told_another_bit_rate_is_replaced() {
+    iroh_live::media::init().unwrap();
+    if gst::ElementFactory::find("x265enc").is_none() {
+        return;
+    }
+    let mut watched = Watched::new(VideoCodec::H265.by("x265enc")).await;
+    let first = watched.frame().await;
+    assert!(first.keyframe);
+    watched.video.set_bitrate_limit(Some(60_000));
+    let second = loop {
+        let frame = watched.frame().await;
+        if frame.keyframe {
+            break frame;
+        }
+    };
+    // The encoder's own would come after four seconds.
+    let distance = second.timestamp - first.timestamp;
+    assert!(distance < Duration::from_millis(3900), "{distance:?}");
+    assert_eq!(rendition(&watched.video).unwrap().bitrate, 60_000);
     watched.close().await;
 }
