@@ -118,6 +118,7 @@ impl<O: Observer> Follower<O> {
             Some(catalog) if is_empty(catalog) => BroadcastState::Emptied,
             _ => BroadcastState::Ended,
         });
+        let mut unknown = false;
         let last = async {
             while !self.readers.is_empty() {
                 match self.readers.next().await {
@@ -125,6 +126,7 @@ impl<O: Observer> Follower<O> {
                         gst::debug!(CAT, obj = track.ghost, "{reason}");
                         return Err(Failure::stopped());
                     }
+                    Done::Read(_, End::Unknown) => unknown = true,
                     Done::Probed(..) => {}
                     done => self.reader_done(done).await?,
                 }
@@ -133,6 +135,11 @@ impl<O: Observer> Follower<O> {
         };
         if let Ok(Err(failure)) = tokio::time::timeout(LAST_FRAMES, last).await {
             return Err(failure);
+        }
+        // Tracks that nobody reads end as the others do. Where there are no others, better wait in vain than leave a
+        // publisher that comes back.
+        if unknown && !tracks.iter().any(|track| track.has_ended()) {
+            return Err(Failure::stopped());
         }
         for track in tracks {
             track.end();
@@ -218,7 +225,7 @@ impl<O: Observer> Follower<O> {
     async fn reader_done(&mut self, done: Done) -> Result<(), Failure> {
         match done {
             Done::Read(track, End::Finished) => track.end(),
-            Done::Read(track, End::Downstream) => {
+            Done::Read(track, End::Downstream | End::Unknown) => {
                 gst::debug!(CAT, obj = track.ghost, "downstream takes no more");
             }
             // Once may be a publisher whose timestamps jumped.

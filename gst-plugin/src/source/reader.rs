@@ -34,6 +34,8 @@ pub(super) enum End {
     Malformed(String),
     /// The track, the publisher or the connection is gone.
     Unavailable(String),
+    /// The broadcast is over, the track was not read, and nobody is left to say how it ended.
+    Unknown,
 }
 
 impl From<SubscribeTrackError> for End {
@@ -163,15 +165,14 @@ impl Reading {
 
     /// How a track ended that is not played.
     async fn outcome(&self, track: &Track) -> End {
-        let mut source = match self.subscribe(track).await {
-            Ok(source) => source,
-            Err(end) => return end,
+        let Ok(mut source) = self.subscribe(track).await else {
+            return End::Unknown;
         };
         loop {
             match source.reader.next().await {
                 Ok(Some(_)) => {}
                 Ok(None) => return End::Finished,
-                Err(error) => return error.into(),
+                Err(_) => return End::Unknown,
             }
         }
     }
