@@ -5,6 +5,7 @@ use gst::{glib, prelude::*};
 mod caps;
 mod imp;
 mod keyframes;
+mod latency;
 mod pad;
 mod publisher;
 mod settings;

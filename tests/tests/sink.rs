@@ -167,9 +167,9 @@ fn a_file_that_is_played_again_is_published_again() {
         publisher.pipe.forget();
         rewind(&publisher);
         let viewer = Viewer::start(&publisher.ticket());
-        for pad in ["video_0", "audio_0"] {
-            viewer.wait_frames(pad, 20);
-        }
+        viewer.wait_frames("audio_0", 20);
+        // All but the first few, which may have come before the viewer.
+        viewer.wait_frames("video_0", 50);
         assert_eq!(
             nick(&publisher.sink, "status"),
             "published",
@@ -341,7 +341,7 @@ const RARE_KEYS: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,wid
                          x264enc tune=zerolatency key-int-max=100000";
 
 #[test]
-fn after_a_pause_a_key_frame_is_asked_for() {
+fn after_a_pause_the_group_of_pictures_goes_on() {
     let _test = start();
     let publisher = Publisher::start(&format!("{RARE_KEYS} ! SINK"));
     let viewer = Viewer::start(&publisher.ticket());
@@ -355,7 +355,7 @@ fn after_a_pause_a_key_frame_is_asked_for() {
         std::thread::sleep(Duration::from_millis(300));
     }
     let log = viewer.wait_more_frames("video_0", 20);
-    assert!(log.frames().filter(|frame| frame.is_key()).count() >= 2);
+    assert_eq!(log.frames().filter(|frame| frame.is_key()).count(), 1);
 }
 
 #[test]

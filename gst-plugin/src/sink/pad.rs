@@ -19,13 +19,14 @@ use iroh_live::{
 use super::{
     caps,
     keyframes::{self, KeyframeRequests},
+    latency,
     stall::Stall,
     track::{Track, Written},
 };
 use crate::log::SINK as CAT;
 
-/// Upstream that holds back more than this is spoken of: nobody wants that of a live stream.
-const LONGEST_LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+/// Of frames that came before the pipeline played: more than are in a group of pictures.
+const MOST_HELD: usize = 2000;
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
@@ -69,6 +70,8 @@ struct State {
     /// Why the last frame was dropped, if it was.
     dropped: Option<String>,
     latency_checked: bool,
+    /// What came before the pipeline played.
+    held: Vec<gst::Sample>,
     ended: bool,
     released: bool,
     /// Why nothing more comes from this pad.
@@ -98,12 +101,16 @@ impl Pad {
                 .new_sample(move |appsink| {
                     let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                     match (samples.0.upgrade(), samples.1.upgrade()) {
-                        (Some(pad), Some(host)) => pad.write(&*host, &sample),
+                        (Some(pad), Some(host)) => pad.take(&*host, sample),
                         _ => Err(gst::FlowError::Flushing),
                     }
                 })
                 .eos(move |_| {
                     if let (Some(pad), Some(host)) = (ends.0.upgrade(), ends.1.upgrade()) {
+                        let held = std::mem::take(&mut pad.state().held);
+                        for sample in held {
+                            let _ = pad.write(&*host, &sample);
+                        }
                         pad.finish();
                         host.pad_ended();
                     }
@@ -299,6 +306,7 @@ impl Pad {
             track.interrupt();
         }
         state.stall = Stall::default();
+        state.held.clear();
     }
 
     /// Links what is right for `caps` behind the pad.
@@ -311,7 +319,7 @@ impl Pad {
             gst::error_msg!(gst::StreamError::WrongType, ("Pad {pad}: {reason}"))
         })?;
         self.appsink
-            .set_sync(host.waits_on_clock() && !self.upstream_latency().0);
+            .set_sync(host.waits_on_clock() && !latency::of_upstream(&self.ghost).0);
         if self.state().codec == Some(codec) {
             return Ok(());
         }
@@ -351,16 +359,6 @@ impl Pad {
         self.target(parser.static_pad("sink"))?;
         self.state().parser = Some(parser);
         Ok(())
-    }
-
-    /// Whether upstream is live, and for how long it holds back what it gives.
-    fn upstream_latency(&self) -> (bool, gst::ClockTime) {
-        let mut query = gst::query::Latency::new();
-        if !self.ghost.peer_query(&mut query) {
-            return (false, gst::ClockTime::ZERO);
-        }
-        let (live, min, _) = query.result();
-        (live, min)
     }
 
     /// Takes what flows in, and keeps what is wrong with it from stopping the other pads.
@@ -419,6 +417,23 @@ impl Pad {
         );
     }
 
+    /// Takes a sample of the appsink.
+    fn take<H: Host>(&self, host: &H, sample: gst::Sample) -> Flow {
+        let mut samples = {
+            let mut state = self.state();
+            state.held.push(sample);
+            // What lies before the segment does not wait for the pipeline to play, and only then it is known what time it is.
+            let plays = self.appsink.current_state() == gst::State::Playing;
+            if !plays && state.held.len() < MOST_HELD {
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            std::mem::take(&mut state.held)
+        };
+        samples
+            .drain(..)
+            .try_fold(gst::FlowSuccess::Ok, |_, sample| self.write(host, &sample))
+    }
+
     /// Writes a frame to the track.
     fn write<H: Host>(&self, host: &H, sample: &gst::Sample) -> Flow {
         let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
@@ -452,6 +467,11 @@ impl Pad {
             let Some(timestamp) = track.timestamp(time, now) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
+            gst::trace!(
+                CAT,
+                obj = self.ghost,
+                "{time} ns, at {now:?}, as {timestamp:?}"
+            );
             let written = track.write(&caps, buffer, timestamp);
             if matches!(written, Written::Published) {
                 state.frames += 1;
@@ -473,8 +493,8 @@ impl Pad {
                     state.dropped = None;
                     !std::mem::replace(&mut state.latency_checked, true)
                 };
-                if check_latency {
-                    self.report_latency(host);
+                if check_latency && let Some(complaint) = latency::complaint(&self.ghost) {
+                    gst::element_imp_warning!(host, gst::StreamError::Encode, ("{complaint}"));
                 }
             }
             Written::NeedsKeyframe(reason) => {
@@ -510,26 +530,6 @@ impl Pad {
             }
         }
         Ok(gst::FlowSuccess::Ok)
-    }
-
-    fn report_latency<H: Host>(&self, host: &H) {
-        let (live, latency) = self.upstream_latency();
-        gst::debug!(
-            CAT,
-            obj = self.ghost,
-            "upstream: live {live}, latency {latency}"
-        );
-        if live && latency >= LONGEST_LATENCY {
-            gst::element_imp_warning!(
-                host,
-                gst::StreamError::Encode,
-                (
-                    "What comes into pad {} is held back for {} ms before it gets here, and viewers see it that much later. Most often that is an encoder that looks ahead, or a jitter buffer: set tune=zerolatency on x264enc, a smaller latency on rtspsrc",
-                    self.ghost.name(),
-                    latency.mseconds()
-                )
-            );
-        }
     }
 }
 

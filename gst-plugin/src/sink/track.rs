@@ -29,6 +29,10 @@ pub(super) struct Track {
     /// Holds a place in the first catalog until it is known what the pad carries.
     reservation: Option<TrackReservation>,
     writer: Option<TrackWriter>,
+    /// The count of moves of the timeline at the last frame that decoding can begin with.
+    moves: u32,
+    /// Whether the next frame has to be such a one.
+    interrupted: bool,
 }
 
 impl Track {
@@ -37,6 +41,8 @@ impl Track {
             broadcast: broadcast.clone(),
             reservation: Some(broadcast.reserve_track()),
             writer: None,
+            moves: 0,
+            interrupted: false,
         }
     }
 
@@ -77,10 +83,18 @@ impl Track {
         let Some(writer) = &mut self.writer else {
             return Written::Dropped("its caps are not known".into());
         };
-        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
+        let flags = buffer.flags();
+        if flags.contains(gst::BufferFlags::DISCONT) {
             writer.set_discontinuity();
         }
-        let frame = match writer.frame(caps, buffer, timestamp, moves) {
+        if !writer.codec().is_video() || !flags.contains(gst::BufferFlags::DELTA_UNIT) {
+            self.interrupted = false;
+            // After a pause nothing is missing, so that the group goes on; that time has passed is said with the next one.
+            self.moves = moves;
+        } else if self.interrupted {
+            return Written::NeedsKeyframe("what it refers to was before a seek".into());
+        }
+        let frame = match writer.frame(caps, buffer, timestamp, self.moves) {
             Ok(Some(frame)) => frame,
             Ok(None) => return Written::NeedsKeyframe("the stream is not described yet".into()),
             Err(error) => return Written::Failed(error.to_string()),
@@ -99,6 +113,7 @@ impl Track {
 
     /// Says that what comes next does not continue what came before.
     pub(super) fn interrupt(&mut self) {
+        self.interrupted = true;
         if let Some(writer) = &mut self.writer {
             writer.set_discontinuity();
         }
