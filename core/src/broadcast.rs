@@ -10,6 +10,7 @@ mod local;
 mod readers;
 mod remote;
 mod rendition;
+mod stop;
 mod timeline;
 mod track;
 #[cfg(feature = "media")]
@@ -26,5 +27,6 @@ pub use remote::{
     TrackStats,
 };
 pub use rendition::{LeftOut, Readable, Rendition};
+pub use stop::StopReason;
 pub use timeline::Timeline;
 pub use track::{EncodedFrame, MediaKind, TrackConfig};

@@ -12,6 +12,7 @@ pub mod broadcast;
 pub mod call;
 mod dns;
 pub mod endpoint;
+mod lease;
 mod live;
 #[cfg(feature = "media")]
 pub mod media;
@@ -31,5 +32,7 @@ pub use moq_lite;
 pub use signals::{NetStats, NetworkSignals};
 pub use subscription::{SubscribeError, Subscription};
 pub use ticket::{LiveTicket, ParseTicketError};
-pub use transport::{DisconnectReason, IncomingSession, Moq, MoqSession, Policy};
+pub use transport::{
+    CloseCode, Disconnect, DisconnectReason, IncomingSession, Moq, MoqSession, Policy,
+};
 pub use util::{secret_key_from_env, spawn_signal_producer, spawn_stats_recorder};

@@ -17,14 +17,15 @@ use crate::{
     endpoint::{BindEndpointError, EndpointConfig},
     subscription::{SubscribeError, Subscription},
     ticket::{LiveTicket, ParseTicketError},
-    transport::{Moq, Policy, PublishError, alpns},
+    transport::{BroadcastError, CloseCode, Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_in_env},
 };
 
 /// How long the first ticket waits for a relay.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Live media on one endpoint: publish, subscribe. Cheap to clone.
+/// Live media on one endpoint: publish, subscribe. Cheap to clone. When the last clone is dropped, all sessions are closed at
+/// once; [`shutdown`](Self::shutdown) gives them a moment to deliver what was written.
 ///
 /// ```no_run
 /// # use iroh_live::{Live, LiveTicket, LocalBroadcast};
@@ -173,9 +174,17 @@ impl Live {
         remote: impl Into<EndpointAddr>,
         name: &str,
     ) -> Result<Subscription, SubscribeError> {
-        let session = self.moq.connect(remote).await?;
-        let broadcast = session.find(name).await?;
-        Ok(Subscription::new(session, broadcast))
+        let remote = remote.into();
+        loop {
+            let session = self.moq.connect(remote.clone()).await?;
+            match session.subscribe(name).await {
+                Ok(broadcast) => return Ok(Subscription::new(session, broadcast)),
+                // The peer had dialled, and needed the session no more. This side does.
+                Err(BroadcastError::Session(end))
+                    if session.is_incoming() && end.code == Some(CloseCode::UNUSED) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// The ticket of a broadcast of this endpoint: the first one that [`watch_ticket`](Self::watch_ticket) gives. Cancel

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::{
     broadcast::RemoteBroadcast,
     signals::{NetStats, NetworkSignals},
-    transport::{self, ConnectError, MoqSession, SessionUse},
+    transport::{BroadcastError, ConnectError, MoqSession},
 };
 
 /// A subscription could not be made.
@@ -17,12 +17,13 @@ pub enum SubscribeError {
     Connect(#[from] ConnectError),
     /// No such broadcast, or no access to it.
     #[error(transparent)]
-    Subscribe(#[from] transport::SubscribeError),
+    Broadcast(#[from] BroadcastError),
 }
 
 /// A broadcast of a peer, with the session that carries it.
 ///
-/// Signals and statistics are taken until the session ends. The session stays when this is dropped.
+/// Signals and statistics are taken until the session ends. A session that this side dialled ends a moment after the last
+/// of what needs it is dropped: subscriptions, broadcasts and what reads from them, calls, and handles on the session.
 ///
 /// ```no_run
 /// # async fn example(live: iroh_live::Live, remote_addr: iroh_live::iroh::EndpointAddr)
@@ -42,8 +43,6 @@ pub struct Subscription {
     broadcast: RemoteBroadcast,
     signals: watch::Receiver<NetworkSignals>,
     stats: NetStats,
-    /// The end of a call on the same session does not end this.
-    _use: SessionUse,
 }
 
 impl Subscription {
@@ -51,7 +50,6 @@ impl Subscription {
         Self {
             signals: session.signals(),
             stats: session.stats(),
-            _use: session.hold(),
             session,
             broadcast,
         }
@@ -77,10 +75,8 @@ impl Subscription {
         &self.stats
     }
 
-    /// Takes it apart.
+    /// Takes it apart. The session and the broadcast each keep what they need; the signals keep nothing.
     pub fn into_parts(self) -> (MoqSession, RemoteBroadcast, watch::Receiver<NetworkSignals>) {
-        // Nobody says any more when it is over.
-        self.session.keep();
         (self.session, self.broadcast, self.signals)
     }
 }

@@ -1,31 +1,37 @@
 //! The transport: iroh connections as MoQ sessions, one with each peer.
 
+mod accept;
+mod admission;
+mod call_slot;
+mod close;
 mod congestion;
+mod connect;
 mod error;
-mod incoming;
+mod grant;
 mod moq;
 mod path;
 mod peer;
 mod policy;
 mod quic;
+mod registry;
+mod routes;
 mod session;
+mod tasks;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-pub use error::{
-    AcceptSessionError, ConnectError, DisconnectReason, PublishError, SubscribeError, close_code,
-};
-pub(crate) use error::{close_code_of, close_reason};
-pub use incoming::{IncomingSession, IncomingSessions};
+pub use admission::{IncomingSession, IncomingSessions};
+pub(crate) use call_slot::RESERVED_NAME;
+pub use close::{CloseCode, Disconnect, DisconnectReason};
+pub use error::{AcceptSessionError, BroadcastError, ConnectError, PublishError};
 use iroh::endpoint::QuicTransportConfig;
-pub use moq::Moq;
+pub use moq::{Moq, NewSessions};
 pub use path::{PathChange, PathChanges, PathInfo, PathKind};
-pub use policy::{Ask, Policy};
+pub use policy::{Authorizer, Policy};
 pub use session::MoqSession;
-pub(crate) use session::SessionUse;
 
 /// The ALPNs that are offered and accepted, newest first.
 pub fn alpns() -> impl Iterator<Item = &'static [u8]> {
@@ -85,4 +91,8 @@ pub fn quic_config() -> QuicTransportConfig {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use iroh_live::{
-    EncodedFrame, Live, LocalBroadcast, Quality, Subscription, TrackConfig,
+    CloseCode, EncodedFrame, Live, LocalBroadcast, Quality, Subscription, TrackConfig,
     adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader, MediaKind},
     broadcast::{AudioCodec, AudioConfig, LocalTrack, VideoCodec, VideoConfig},
     endpoint::EndpointConfig,
@@ -366,7 +366,7 @@ async fn a_publisher_that_vanishes_is_an_error_that_says_so() {
     let (_viewer, subscription) = publisher.viewer().await;
     let mut watcher = Watcher::new(&subscription, patient().with_quality(Quality::Lowest)).await;
     watcher.until("low").await;
-    subscription.session().close(7, "gone");
+    subscription.session().close(CloseCode::new(7), "gone");
     let error = loop {
         match soon("the end", watcher.reader.next()).await {
             Ok(Some(_)) => {}

@@ -11,7 +11,7 @@ use iroh_live::{
     call::Decline,
     endpoint::EndpointConfig,
     iroh::protocol::Router,
-    transport::{PathKind, close_code},
+    transport::{CloseCode, PathKind},
 };
 
 async fn tracks_of(call: &Call) -> Vec<String> {
@@ -25,7 +25,7 @@ async fn both_sides(dialer: &Live, acceptor: &Live) -> (Call, Call) {
     let (mine, my_track) = media("dialer");
     let (theirs, their_track) = media("acceptor");
     let accepting = async {
-        let session = incoming.recv().await.unwrap();
+        let session = incoming.next().await.unwrap();
         Call::accept(session, theirs).await
     };
     let dialing = Call::dial(dialer, addr(acceptor), mine);
@@ -87,7 +87,7 @@ async fn shutting_down_ends_a_call_for_the_other_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_broadcast_that_one_may_not_watch_one_learns_nothing() {
-    let policy = Policy::ask(|_, name| name != Some("secret"));
+    let policy = Policy::authorizer(|_, name| name != Some("secret"));
     let (publisher, viewer) = (guarded(policy).await, live().await);
     let (secret, _secret) = media("secret");
     let (open, _open) = media("open");
@@ -97,7 +97,7 @@ async fn of_a_broadcast_that_one_may_not_watch_one_learns_nothing() {
         .await
         .unwrap();
     soon("open", session.subscribe("open")).await.unwrap();
-    assert_eq!(session.offered(), ["open"]);
+    assert_eq!(session.announced(), ["open"]);
     let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("secret"));
     assert!(hidden.await.is_err());
 }
@@ -117,7 +117,7 @@ async fn a_call_to_somebody_who_is_away_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_is_refused_or_meets_a_busy_peer_says_so() {
-    let refusing = guarded(Policy::ask(|_, _| false)).await;
+    let refusing = guarded(Policy::authorizer(|_, _| false)).await;
     let caller = live().await;
     let dial = |to: &Live| {
         let (to, caller) = (addr(to), caller.clone());
@@ -132,24 +132,24 @@ async fn a_call_that_is_refused_or_meets_a_busy_peer_says_so() {
     // The one who is called may say it when the session is there, or before.
     let called = live().await;
     for screened in [false, true] {
-        for code in [close_code::REFUSED, close_code::BUSY] {
+        for code in [CloseCode::REFUSED, CloseCode::BUSY] {
             let mut incoming = called.transport().incoming();
-            let mut screen = screened.then(|| called.transport().screen());
+            let mut admission = screened.then(|| called.transport().admission());
             let declining = async {
-                match &mut screen {
-                    Some(screen) => {
-                        let session = screen.next().await.unwrap();
+                match &mut admission {
+                    Some(admission) => {
+                        let session = admission.next().await.unwrap();
                         session.reject(code, "in a call");
                     }
-                    None => incoming.recv().await.unwrap().close(code, "in a call"),
+                    None => incoming.next().await.unwrap().close(code, "in a call"),
                 }
             };
             let (error, ()) = tokio::join!(dial(&called), soon("incoming", declining));
             match error.unwrap_err() {
-                CallError::Refused { reason } if code == close_code::REFUSED => {
+                CallError::Refused { reason } if code == CloseCode::REFUSED => {
                     assert_eq!(reason, "in a call");
                 }
-                CallError::Busy { reason } if code == close_code::BUSY => {
+                CallError::Busy { reason } if code == CloseCode::BUSY => {
                     assert_eq!(reason, "in a call");
                 }
                 error => panic!("{error}"),
@@ -211,7 +211,7 @@ async fn the_end_of_a_call_leaves_what_else_the_session_carries() {
     let watching = soon("subscribe", a.subscribe(addr(&b), "movie"))
         .await
         .unwrap();
-    let session = soon("session", incoming.recv()).await.unwrap();
+    let session = soon("session", incoming.next()).await.unwrap();
     let config = VideoConfig::new(VideoCodec::VP8).into();
     let mut reader = soon(
         "reader",
@@ -324,7 +324,7 @@ async fn hanging_up_before_the_answer_is_heard() {
         let dialing = Call::dial(&a, addr(&b), mine);
         tokio::pin!(dialing);
         tokio::select! {
-            session = soon("session", incoming.recv()) => session.unwrap(),
+            session = soon("session", incoming.next()) => session.unwrap(),
             _ = &mut dialing => panic!("nobody has answered"),
         }
     };
@@ -363,4 +363,83 @@ async fn protocols_are_mounted_beside_others() {
     let (session, _broadcast, signals) = subscription.into_parts();
     assert!(session.is_alive() && signals.borrow().loss_rate == 0.0);
     router.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hears_of_the_end_may_call_again_at_once() {
+    let (a, b) = (live().await, live().await);
+    let mut calls = Call::incoming(&b);
+    let answering = tokio::spawn(async move {
+        let mut answered = Vec::new();
+        while let Some(call) = calls.next().await {
+            let (theirs, track) = media("acceptor");
+            if let Ok(call) = call.accept(theirs).await {
+                answered.push((call, track));
+            }
+        }
+    });
+    // On a session that stays, and that the next call is made on.
+    let (movie, _track) = media("movie");
+    b.publish("movie", &movie).unwrap();
+    let _watching = soon("movie", a.subscribe(addr(&b), "movie")).await.unwrap();
+    for _ in 0..30 {
+        let (mine, _track) = media("dialer");
+        let call = soon("call", Call::dial(&a, addr(&b), mine)).await.unwrap();
+        let again = async {
+            let reason = call.closed().await;
+            let (mine, track) = media("dialer");
+            (reason, Call::dial(&a, addr(&b), mine).await, track)
+        };
+        let close = async {
+            tokio::task::yield_now().await;
+            let call = &call;
+            tokio::task::block_in_place(|| call.close());
+        };
+        let ((reason, next, _track), ()) =
+            soon("again", async { tokio::join!(again, close) }).await;
+        assert_eq!(reason, DisconnectReason::LocalClose);
+        next.unwrap().close();
+    }
+    answering.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_call_says_what_it_is() {
+    for watched_before in [false, true] {
+        let (a, b) = (live().await, live().await);
+        let (movie, _track) = media("movie");
+        b.publish("movie", &movie).unwrap();
+        if watched_before {
+            // Over long ago, and no reason to keep anything.
+            let seen = soon("movie", a.subscribe(addr(&b), "movie")).await.unwrap();
+            soon("catalog", seen.broadcast().catalog()).await.unwrap();
+        }
+        let mut calls = Call::incoming(&b);
+        let ((mine, _a), (theirs, _b)) = (media("dialer"), media("acceptor"));
+        let accepting = async { calls.next().await.unwrap().accept(theirs).await };
+        let dialing = Call::dial(&a, addr(&b), mine);
+        let (dialed, accepted) = soon("call", async { tokio::join!(dialing, accepting) }).await;
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+        accepted.close();
+        let end = soon("end", dialed.disconnected()).await;
+        assert_eq!(end.reason, DisconnectReason::RemoteClose);
+        assert_eq!(end.code, Some(CloseCode::DONE));
+        assert_eq!(end.message, "call ended");
+        // One of the two closes what nobody needs, with the same words.
+        let end = soon("session", accepted.session().disconnected()).await;
+        assert_eq!(end.code, Some(CloseCode::DONE), "{end:?}");
+        assert_eq!(end.message, "call ended");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_not_taken_is_declined() {
+    let (a, b) = (live().await, live().await);
+    let mut calls = Call::incoming(&b);
+    let (mine, _track) = media("dialer");
+    let dropping = async { drop(calls.next().await.unwrap()) };
+    let dialing = Call::dial(&a, addr(&b), mine);
+    let (error, ()) = soon("decline", async { tokio::join!(dialing, dropping) }).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, CallError::Refused { .. }), "{error}");
 }

@@ -2,15 +2,24 @@
 
 mod common;
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{addr, guarded, live, media, soon, two_keys, with_key};
+use futures_util::FutureExt;
 use iroh_live::{
-    DisconnectReason, IncomingSession, Live, LocalBroadcast, MoqSession, Policy,
+    DisconnectReason, EncodedFrame, IncomingSession, Live, LocalBroadcast, MoqSession, Policy,
+    broadcast::{EncodedReader, ReadError, StopReason, VideoCodec, VideoConfig},
     iroh::SecretKey,
     transport::{
-        AcceptSessionError, ConnectError, IncomingSessions, PathKind, PublishError, SubscribeError,
-        close_code,
+        AcceptSessionError, BroadcastError, CloseCode, ConnectError, IncomingSessions, PathKind,
+        PublishError,
     },
 };
 use tokio::{runtime::Runtime, sync::watch};
@@ -74,7 +83,7 @@ async fn a_session_that_the_peer_began_is_used() {
     let at_a = soon("session", a.transport().connect(addr(&b)))
         .await
         .unwrap();
-    let at_b = soon("incoming", incoming.recv()).await.unwrap();
+    let at_b = soon("incoming", incoming.next()).await.unwrap();
     let dialed = soon("session", b.transport().connect(addr(&a)))
         .await
         .unwrap();
@@ -141,9 +150,9 @@ async fn starts_anew([survivor, mortal]: [SecretKey; 2], survivor_dials: bool) {
     assert!(old.is_alive(), "nobody can know yet");
     let began = std::time::Instant::now();
     second.connect(&survivor).await.unwrap();
-    let new = soon("the new session", incoming.recv()).await.unwrap();
+    let new = soon("the new session", incoming.next()).await.unwrap();
     assert_eq!(
-        soon("old", old.disconnected()).await,
+        soon("old", old.closed()).await,
         DisconnectReason::TransportError
     );
     // That the old one timed out by itself would prove nothing.
@@ -230,8 +239,8 @@ async fn a_session_that_lives_outlasts_another_connection_of_its_peer() {
 }
 
 /// Lets the program at `live` look at the next session.
-async fn knocked(screen: &mut IncomingSessions) -> IncomingSession {
-    soon("a knock", screen.next()).await.unwrap()
+async fn asked(admission: &mut IncomingSessions) -> IncomingSession {
+    soon("an incoming session", admission.next()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,13 +248,13 @@ async fn sessions_can_be_looked_at_before_they_see_anything() {
     let (host, guest) = (live().await, live().await);
     let (movie, _track) = media("movie");
     host.publish("movie", &movie).unwrap();
-    let mut screen = host.transport().screen();
+    let mut admission = host.transport().admission();
     let mut let_in = host.transport().incoming();
     let watch = || guest.subscribe(addr(&host), "movie");
 
-    for (code, busy) in [(close_code::REFUSED, false), (close_code::BUSY, true)] {
+    for (code, busy) in [(CloseCode::REFUSED, false), (CloseCode::BUSY, true)] {
         let rejecting = async {
-            let session = knocked(&mut screen).await;
+            let session = asked(&mut admission).await;
             assert_eq!(session.remote_id(), guest.endpoint().id());
             assert_eq!(session.path().kind, PathKind::Direct);
             session.reject(code, "not you");
@@ -259,15 +268,15 @@ async fn sessions_can_be_looked_at_before_they_see_anything() {
         }
     }
     // To drop it is to refuse it.
-    let dropping = async { drop(knocked(&mut screen).await) };
+    let dropping = async { drop(asked(&mut admission).await) };
     let (refused, ()) = soon("refusal", async { tokio::join!(watch(), dropping) }).await;
     assert!(refused.is_err());
     // Nobody was let in so far, and while one waits, it sees nothing.
-    assert!(let_in.try_recv().is_err());
+    assert!(let_in.next().now_or_never().is_none());
     let watching = watch();
     tokio::pin!(watching);
     let session = tokio::select! {
-        session = knocked(&mut screen) => session,
+        session = asked(&mut admission) => session,
         _ = &mut watching => panic!("nobody let it in"),
     };
     let early = tokio::time::timeout(Duration::from_millis(300), &mut watching).await;
@@ -278,9 +287,9 @@ async fn sessions_can_be_looked_at_before_they_see_anything() {
     .await;
     assert_eq!(session.unwrap().remote_id(), guest.endpoint().id());
     assert!(subscription.unwrap().session().is_alive());
-    assert!(let_in.try_recv().is_ok());
+    assert!(let_in.next().now_or_never().is_some());
     // With the screen gone they come in by themselves again.
-    drop(screen);
+    drop(admission);
     let other = live().await;
     soon("session", other.transport().connect(addr(&host)))
         .await
@@ -290,7 +299,7 @@ async fn sessions_can_be_looked_at_before_they_see_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whom_one_dials_need_not_be_asked_about() {
     let (a, b) = (live().await, live().await);
-    let mut screens = [a.transport().screen(), b.transport().screen()];
+    let mut admissions = [a.transport().admission(), b.transport().admission()];
     let both = async {
         tokio::join!(
             a.transport().connect(addr(&b)),
@@ -299,12 +308,12 @@ async fn whom_one_dials_need_not_be_asked_about() {
     };
     let (at_a, at_b) = soon("sessions", both).await;
     assert!(are_the_same(&at_a.unwrap(), &at_b.unwrap()).await);
-    for screen in &mut screens {
+    for admission in &mut admissions {
         // What waits there has been decided; to drop or refuse it changes nothing.
         while let Ok(Some(session)) =
-            tokio::time::timeout(Duration::from_millis(50), screen.next()).await
+            tokio::time::timeout(Duration::from_millis(50), admission.next()).await
         {
-            session.reject(close_code::REFUSED, "too late");
+            session.reject(CloseCode::REFUSED, "too late");
         }
     }
     let sessions = a.transport().sessions();
@@ -314,12 +323,12 @@ async fn whom_one_dials_need_not_be_asked_about() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_who_leaves_before_being_let_in_is_gone() {
     let (host, guest) = (live().await, live().await);
-    let mut screen = host.transport().screen();
+    let mut admission = host.transport().admission();
     let session = {
         let dialing = guest.transport().connect(addr(&host));
         tokio::pin!(dialing);
         tokio::select! {
-            session = knocked(&mut screen) => session,
+            session = asked(&mut admission) => session,
             _ = &mut dialing => panic!("nobody let it in"),
         }
     };
@@ -342,7 +351,7 @@ async fn who_is_taken_off_the_list_is_cut_off_and_who_is_put_on_it_sees() {
     allowed.send_modify(HashSet::clear);
     let session = watching.session();
     assert_eq!(
-        soon("cut off", session.disconnected()).await,
+        soon("cut off", session.closed()).await,
         DisconnectReason::RemoteClose
     );
     let refused = soon("refused", guest.subscribe(addr(&host), "movie")).await;
@@ -360,7 +369,7 @@ async fn who_is_taken_off_the_list_is_cut_off_and_who_is_put_on_it_sees() {
     soon("session", host.transport().connect(addr(&guest)))
         .await
         .unwrap();
-    let session = soon("session", incoming.recv()).await.unwrap();
+    let session = soon("session", incoming.next()).await.unwrap();
     let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("movie"));
     assert!(hidden.await.is_err());
     allowed.send_modify(|list| {
@@ -383,7 +392,7 @@ async fn not_found_is_said_when_the_peer_says_so() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, SubscribeError::NotFound(name) if name == "movie/trailer"),
+        matches!(&error, BroadcastError::NotFound(name) if name == "movie/trailer"),
         "{error:?}"
     );
 }
@@ -415,10 +424,10 @@ async fn what_was_offered_to_one_peer_can_be_taken_back() {
         .await
         .unwrap();
     let seen = soon("private", at_b.subscribe("private")).await.unwrap();
-    assert!(elsewhere.offered().is_empty());
+    assert!(elsewhere.announced().is_empty());
     at_a.unpublish("private");
     soon("taken back", seen.closed()).await;
-    at_a.close(close_code::DONE, "done");
+    at_a.close(CloseCode::DONE, "done");
     assert!(matches!(
         at_a.publish("private", &private),
         Err(PublishError::Ended)
@@ -428,11 +437,11 @@ async fn what_was_offered_to_one_peer_can_be_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shutting_down_ends_what_is_on_its_way() {
     let (host, guest) = (live().await, live().await);
-    let mut screen = host.transport().screen();
+    let mut admission = host.transport().admission();
     let dialing = guest.transport().connect(addr(&host));
     tokio::pin!(dialing);
     let session = tokio::select! {
-        session = knocked(&mut screen) => session,
+        session = asked(&mut admission) => session,
         _ = &mut dialing => panic!("nobody let it in"),
     };
     let (told, ()) = soon("shutdown", async {
@@ -444,7 +453,7 @@ async fn shutting_down_ends_what_is_on_its_way() {
         "the guest was told"
     );
     assert!(session.accept().await.is_err());
-    assert!(soon("the screen's end", screen.next()).await.is_none());
+    assert!(soon("the screen's end", admission.next()).await.is_none());
     // A second time does no harm, and nothing begins afterwards.
     soon("shutdown", host.shutdown()).await;
     let after = soon("dial", host.transport().connect(addr(&guest))).await;
@@ -468,7 +477,7 @@ async fn shutting_down_tells_the_peer_whatever_else_has_failed() {
         soon("close", endpoint.close())
     );
     assert_eq!(
-        soon("told", session.disconnected()).await,
+        soon("told", session.closed()).await,
         DisconnectReason::RemoteClose
     );
     assert!(host.endpoint().is_closed());
@@ -494,7 +503,309 @@ async fn the_path_and_the_signals_of_a_session() {
     soon("the peer's view", told).await.unwrap();
     let stats = session.stats().snapshot();
     assert_eq!(stats.path.address, first.address);
-    session.close(close_code::DONE, "done");
+    session.close(CloseCode::DONE, "done");
     while soon("the path's end", path.next()).await.is_some() {}
     while soon("the signals' end", signals.changed()).await.is_ok() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zapping_leaves_one_connection_and_handles_keep_what_they_need() {
+    let viewer = live().await;
+    let mut publishers = Vec::new();
+    for _ in 0..20 {
+        let publisher = live().await;
+        let (movie, track) = media("movie");
+        publisher.publish("movie", &movie).unwrap();
+        publishers.push((publisher, movie, track));
+    }
+    let mut current = None;
+    for (publisher, ..) in &publishers {
+        let subscription = soon("movie", viewer.subscribe(addr(publisher), "movie"))
+            .await
+            .unwrap();
+        current = Some(subscription);
+    }
+    let mut sessions = viewer.transport().sessions();
+    let one = sessions.wait_for(|sessions| sessions.len() == 1);
+    soon("one session", one).await.unwrap();
+    let (last, ..) = &publishers[19];
+    assert_eq!(
+        sessions.borrow()[0].remote_id(),
+        last.endpoint().id(),
+        "the one that is watched"
+    );
+    // Each part of a subscription keeps it, and so does what reads from it.
+    let (session, broadcast, _signals) = current.unwrap().into_parts();
+    drop(session);
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let reader = soon(
+        "a reader",
+        broadcast.subscribe("movie", &config, Duration::ZERO),
+    )
+    .await
+    .unwrap();
+    drop(broadcast);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sessions.borrow_and_update().len(), 1);
+    drop(reader);
+    soon("none", sessions.wait_for(Vec::is_empty))
+        .await
+        .unwrap();
+    // Both sides let go.
+    for (publisher, ..) in &publishers {
+        let mut sessions = publisher.transport().sessions();
+        soon("none", sessions.wait_for(Vec::is_empty))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_stays_while_the_peer_watches_on_it() {
+    let (dialer, other) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    dialer.publish("movie", &movie).unwrap();
+    soon("session", dialer.transport().connect(addr(&other)))
+        .await
+        .unwrap();
+    // Nobody here has the session in hand any more.
+    let watching = soon("movie", other.subscribe(addr(&dialer), "movie"))
+        .await
+        .unwrap();
+    assert!(watching.session().is_incoming());
+    let mut catalog = soon("catalog", watching.broadcast().catalog())
+        .await
+        .unwrap();
+    soon("catalog", catalog.next()).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(watching.session().is_alive());
+    drop(catalog);
+    let end = soon("the end", watching.session().disconnected()).await;
+    assert_eq!(end.code, Some(CloseCode::UNUSED));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_last_live_closes_its_sessions() {
+    for router in [true, false] {
+        let (publisher, viewer) = (live().await, live().await);
+        let (movie, _track) = media("movie");
+        publisher.publish("movie", &movie).unwrap();
+        let address = addr(&publisher);
+        let (dropped, kept) = if router {
+            (publisher, viewer)
+        } else {
+            (viewer, publisher)
+        };
+        let viewer = if router { &kept } else { &dropped };
+        let subscription = soon("movie", viewer.subscribe(address, "movie"))
+            .await
+            .unwrap();
+        let mut sessions = kept.transport().sessions();
+        let there = sessions.wait_for(|sessions| !sessions.is_empty());
+        let session = soon("session", there).await.unwrap()[0].clone();
+        let clone = dropped.clone();
+        drop(dropped);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(session.is_alive(), "there is another clone");
+        drop(clone);
+        let end = soon("closed", session.disconnected()).await;
+        assert_eq!(end.reason, DisconnectReason::RemoteClose, "{end}");
+        assert_eq!(end.code, Some(CloseCode::DONE));
+        drop(subscription);
+    }
+}
+
+fn frame() -> EncodedFrame {
+    EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true)
+}
+
+/// Reads until the end, and says how it came.
+async fn end_of(mut reader: EncodedReader) -> ReadError {
+    loop {
+        match soon("the end", reader.next()).await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it did not end by itself"),
+            Err(error) => return error,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_what_is_taken_back_is_told_so() {
+    let (host, guest) = (live().await, live().await);
+    let allowed = Arc::new(AtomicBool::new(true));
+    let asked = allowed.clone();
+    let authorizer =
+        move |_, name: Option<&str>| name != Some("film") || asked.load(Ordering::Relaxed);
+    host.transport().set_policy(Policy::authorizer(authorizer));
+    let mut tracks = Vec::new();
+    let mut watching = Vec::new();
+    for name in ["film", "show", "talk"] {
+        let (broadcast, mut track) = media(name);
+        track.write(frame()).unwrap();
+        host.publish(name, &broadcast).unwrap();
+        let seen = soon(name, guest.subscribe(addr(&host), name))
+            .await
+            .unwrap();
+        let config = VideoConfig::new(VideoCodec::VP8).into();
+        let reading = seen.broadcast().subscribe(name, &config, Duration::ZERO);
+        let mut reader = soon(name, reading).await.unwrap();
+        assert!(soon(name, reader.next()).await.unwrap().is_some());
+        tracks.push((broadcast, track));
+        watching.push((seen, reader));
+    }
+    let (_talk, talk) = watching.pop().unwrap();
+    let (_show, show) = watching.pop().unwrap();
+    let (film_seen, film) = watching.pop().unwrap();
+
+    allowed.store(false, Ordering::Relaxed);
+    host.transport().enforce_policy();
+    let error = end_of(film).await;
+    assert!(
+        matches!(error, ReadError::Stopped(StopReason::NotAllowed)),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("ask it for access"), "{error}");
+    soon("film", film_seen.broadcast().closed()).await;
+
+    host.transport().unpublish("show");
+    let error = end_of(show).await;
+    assert!(
+        matches!(error, ReadError::Stopped(StopReason::Withdrawn)),
+        "{error:?}"
+    );
+
+    // A publisher that is interrupted is not broken.
+    let (_broadcast, track) = tracks.pop().unwrap();
+    drop(track);
+    let error = end_of(talk).await;
+    assert!(
+        matches!(error, ReadError::Stopped(StopReason::Interrupted)),
+        "{error:?}"
+    );
+
+    // The session stays, and what is allowed again is there again.
+    assert!(film_seen.session().is_alive());
+    assert_eq!(film_seen.session().announced(), ["talk"]);
+    allowed.store(true, Ordering::Relaxed);
+    host.transport().enforce_policy();
+    soon("film", guest.subscribe(addr(&host), "film"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_ended_is_delivered_though_it_is_taken_back() {
+    let (host, guest) = (live().await, live().await);
+    let (movie, mut track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let seen = soon("movie", guest.subscribe(addr(&host), "movie"))
+        .await
+        .unwrap();
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let reading = seen
+        .broadcast()
+        .subscribe("movie", &config, Duration::from_secs(5));
+    let mut reader = soon("movie", reading).await.unwrap();
+    track.write(frame()).unwrap();
+    soon("a frame", reader.next()).await.unwrap().unwrap();
+    let payload = vec![0; 100_000];
+    for _ in 0..100 {
+        let large = EncodedFrame::new(Duration::from_secs(1), payload.clone(), false);
+        track.write(large).unwrap();
+    }
+    track.finish().unwrap();
+    movie.finish();
+    host.transport().unpublish("movie");
+    let mut frames = 0;
+    while soon("a frame", reader.next()).await.unwrap().is_some() {
+        frames += 1;
+    }
+    assert_eq!(frames, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_may_use_the_transport_when_it_is_asked() {
+    let (host, guest) = (live().await, live().await);
+    let moq = host.transport().clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let (within, note) = (moq.clone(), asked.clone());
+    moq.set_policy(Policy::authorizer(move |_, _| {
+        note.store(true, Ordering::Relaxed);
+        within.unpublish("nothing");
+        within.sessions().borrow().len() < 10
+    }));
+    let (movie, _track) = media("movie");
+    soon("publish", async { moq.publish("movie", &movie) })
+        .await
+        .unwrap();
+    soon("movie", guest.subscribe(addr(&host), "movie"))
+        .await
+        .unwrap();
+    assert!(asked.load(Ordering::Relaxed));
+    moq.set_policy(Policy::Everyone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_have_a_name_of_their_own() {
+    let (a, b) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    let error = a.publish("call", &movie).unwrap_err();
+    assert!(matches!(error, PublishError::Reserved(_)), "{error}");
+    let session = soon("session", a.transport().connect(addr(&b)))
+        .await
+        .unwrap();
+    let error = session.publish("/call", &movie).unwrap_err();
+    assert!(matches!(error, PublishError::Reserved(_)), "{error}");
+    session.publish("call/me", &movie).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dialling_ends_though_the_session_that_won_does_too() {
+    for round in 0..40 {
+        let (a, b) = (live().await, live().await);
+        // One of the two dials wins, and is closed at once.
+        let hostile = b.clone();
+        let closing = tokio::spawn(async move {
+            let mut sessions = hostile.transport().sessions();
+            loop {
+                for session in &*sessions.borrow_and_update() {
+                    session.close(CloseCode::REFUSED, "not you");
+                }
+                if sessions.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let dialling = async {
+            tokio::join!(a.transport().connect(addr(&b)), async {
+                tokio::time::sleep(Duration::from_micros(round * 150)).await;
+                b.transport().connect(addr(&a)).await
+            })
+        };
+        // Whether there was a session or none: that both know is what counts.
+        let _ = soon("an answer", dialling).await;
+        closing.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_seldom_sees_all_sessions_that_there_are() {
+    const MANY: usize = 70;
+    let host = live().await;
+    let mut incoming = host.transport().incoming();
+    let guests: Vec<_> = futures_util::future::join_all((0..MANY).map(|_| live())).await;
+    let dialled = guests
+        .iter()
+        .map(|guest| guest.transport().connect(addr(&host)));
+    let dialled = soon("sessions", futures_util::future::join_all(dialled)).await;
+    assert!(dialled.iter().all(Result::is_ok));
+    let mut all = host.transport().sessions();
+    let all = all.wait_for(|sessions| sessions.len() == MANY);
+    soon("sessions", all).await.unwrap();
+    let mut seen = HashSet::new();
+    for _ in 0..MANY {
+        let session = soon("a session", incoming.next()).await.unwrap();
+        assert!(seen.insert(session.remote_id()), "one twice");
+    }
 }

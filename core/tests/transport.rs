@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{addr, live, soon};
 use iroh_live::{
-    EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig,
+    CloseCode, EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig,
     broadcast::{AudioCodec, AudioConfig, EncodedReader, VideoCodec, VideoConfig},
 };
 
@@ -160,7 +160,7 @@ async fn a_dead_session_is_not_handed_out() {
     let first = soon("session", viewer.transport().connect(addr(&publisher)))
         .await
         .unwrap();
-    first.close(0, "done");
+    first.close(CloseCode::DONE, "done");
     soon("closed", first.closed()).await;
     let second = soon("session", viewer.transport().connect(addr(&publisher)))
         .await
@@ -203,7 +203,7 @@ async fn a_name_that_is_not_there_is_waited_for() {
     tokio::pin!(waiting);
     let early = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "nothing is there to be had");
-    assert_eq!(session.offered(), ["there"]);
+    assert_eq!(session.announced(), ["there"]);
     let later = LocalBroadcast::new();
     publisher.publish("later", &later).unwrap();
     assert_eq!(soon("subscribe", waiting).await.unwrap().name(), "later");

@@ -90,7 +90,7 @@ fn a_hand_over_loses_no_session_and_who_is_gone_is_given_up() {
     link.set(&clear.dead());
     let begun = Instant::now();
     let gone = sessions
-        .map(|session| at_b.spawn(async move { (session.disconnected().await, begun.elapsed()) }));
+        .map(|session| at_b.spawn(async move { (session.closed().await, begun.elapsed()) }));
     for gone in gone {
         let gone = at_b.block_on(timeout(GIVEN_UP * 2, gone));
         let (reason, after) = gone.expect("given up").expect("no panic");

@@ -492,7 +492,7 @@ fn a_publisher_may_think_about_a_viewer_for_a_while() {
     let _guard = runtime.enter();
     live.publish("stream", &LocalBroadcast::new())
         .expect("a good name");
-    let mut incoming = live.transport().screen();
+    let mut incoming = live.transport().admission();
     let viewer = Viewer::start(&ticket);
     runtime.block_on(async {
         let session = incoming.next().await.expect("the viewer comes");

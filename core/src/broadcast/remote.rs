@@ -12,10 +12,14 @@ use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 use super::{
     container::{Groups, TrackContainer},
     readers::{ReaderShare, Readers},
+    stop::StopReason,
     track::{EncodedFrame, TrackConfig},
 };
+use crate::lease::Lease;
 
 /// A broadcast of another machine. Cheap to clone; clones read independently.
+///
+/// It keeps the session that it comes on, as everything does that reads from it.
 #[derive(Clone)]
 pub struct RemoteBroadcast {
     name: String,
@@ -23,6 +27,8 @@ pub struct RemoteBroadcast {
     /// What the peer says that it can deliver to us, where it says so.
     peer_rate: Option<bandwidth::Consumer>,
     readers: Readers,
+    /// Keeps the session that it comes on.
+    lease: Option<Lease>,
     #[cfg(feature = "media")]
     player: crate::media::SharedPlayer,
 }
@@ -45,9 +51,21 @@ pub enum CatalogError {
     /// The catalog is not valid JSON, or not a catalog.
     #[error("the catalog of the broadcast cannot be understood: {0}")]
     Malformed(#[source] moq_mux::Error),
+    /// The publisher stopped it.
+    #[error(transparent)]
+    Stopped(StopReason),
     /// The connection was lost, or the publisher left.
     #[error("the catalog came to an abrupt end: {0}")]
     Transport(#[source] moq_lite::Error),
+}
+
+impl CatalogError {
+    fn transport(error: moq_lite::Error) -> Self {
+        match StopReason::of(&error) {
+            Some(reason) => Self::Stopped(reason),
+            None => Self::Transport(error),
+        }
+    }
 }
 
 /// A track could not be opened.
@@ -61,6 +79,14 @@ pub enum SubscribeTrackError {
         name: String,
         /// What is wrong with it.
         source: moq_mux::Error,
+    },
+    /// The publisher stopped it.
+    #[error("track {name:?} cannot be had: {reason}")]
+    Stopped {
+        /// The track.
+        name: String,
+        /// Why.
+        reason: StopReason,
     },
     /// The publisher does not have the track, or the connection was lost.
     #[error("track {name:?} cannot be had: {source}")]
@@ -79,6 +105,9 @@ pub enum ReadError {
     /// The publisher sent what is no frame.
     #[error("the track carries something that is no media: {0}")]
     Malformed(#[source] moq_mux::Error),
+    /// The publisher stopped it.
+    #[error(transparent)]
+    Stopped(StopReason),
     /// The connection was lost, or the publisher left without ending the track.
     #[error("the track came to an abrupt end: {0}")]
     Transport(#[source] moq_lite::Error),
@@ -91,6 +120,7 @@ impl RemoteBroadcast {
             broadcast,
             peer_rate: None,
             readers: Readers::default(),
+            lease: None,
             #[cfg(feature = "media")]
             player: Default::default(),
         }
@@ -99,6 +129,12 @@ impl RemoteBroadcast {
     /// The same, with what the peer says that it can deliver.
     pub(crate) fn with_peer_rate(mut self, peer_rate: Option<bandwidth::Consumer>) -> Self {
         self.peer_rate = peer_rate;
+        self
+    }
+
+    /// The same, with a reason to keep what it comes on for as long as it is read.
+    pub(crate) fn with_lease(mut self, lease: Option<Lease>) -> Self {
+        self.lease = lease;
         self
     }
 
@@ -134,15 +170,16 @@ impl RemoteBroadcast {
         let track = self
             .broadcast
             .track(Catalog::DEFAULT_NAME)
-            .map_err(CatalogError::Transport)?
+            .map_err(CatalogError::transport)?
             .subscribe(<Catalog>::default_subscription())
             .await
             .map_err(|error| match error {
                 moq_lite::Error::NotFound => CatalogError::NotFound(error),
-                error => CatalogError::Transport(error),
+                error => CatalogError::transport(error),
             })?;
         Ok(CatalogWatch {
             consumer: CatalogConsumer::new(track),
+            _lease: self.lease.clone(),
         })
     }
 
@@ -179,9 +216,12 @@ impl RemoteBroadcast {
             name: name.to_owned(),
             source,
         })?;
-        let lost = |source| SubscribeTrackError::Transport {
-            name: name.to_owned(),
-            source,
+        let lost = |source| {
+            let name = name.to_owned();
+            match StopReason::of(&source) {
+                Some(reason) => SubscribeTrackError::Stopped { name, reason },
+                None => SubscribeTrackError::Transport { name, source },
+            }
         };
         let preferences = Preferences::default()
             .with_priority(priority)
@@ -201,7 +241,13 @@ impl RemoteBroadcast {
             skipped: 0,
             stats: TrackStats::default(),
             audio: !config.is_video(),
+            _lease: self.lease.clone(),
         })
+    }
+
+    /// Whether it is known to be over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.broadcast.is_closed()
     }
 
     /// Waits until the broadcast is over or cannot be reached any more. Cancel safe.
@@ -213,6 +259,7 @@ impl RemoteBroadcast {
 /// The catalog of a broadcast as it changes.
 pub struct CatalogWatch {
     consumer: CatalogConsumer,
+    _lease: Option<Lease>,
 }
 
 impl CatalogWatch {
@@ -228,7 +275,7 @@ impl CatalogWatch {
             .await
             .map_err(|error| match net_error(&error) {
                 Some(error @ moq_lite::Error::NotFound) => CatalogError::NotFound(error),
-                Some(error) => CatalogError::Transport(error),
+                Some(error) => CatalogError::transport(error),
                 None => CatalogError::Malformed(error),
             })
     }
@@ -263,6 +310,7 @@ pub struct EncodedReader {
     control: Control,
     stats: TrackStats,
     audio: bool,
+    _lease: Option<Lease>,
 }
 
 /// What was read of a track.
@@ -292,7 +340,10 @@ impl EncodedReader {
             .read()
             .await
             .map_err(|error| match net_error(&error) {
-                Some(error) => ReadError::Transport(error),
+                Some(error) => match StopReason::of(&error) {
+                    Some(reason) => ReadError::Stopped(reason),
+                    None => ReadError::Transport(error),
+                },
                 None => ReadError::Malformed(error),
             })?;
         let Some(frame) = frame else { return Ok(None) };

@@ -1,27 +1,31 @@
 //! The calls that peers make.
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use iroh::EndpointId;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-
-use super::{CALL_BROADCAST_NAME, Call, CallError};
-use crate::{
-    LocalBroadcast, RemoteBroadcast,
-    transport::{Moq, MoqSession, close_code},
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
 };
 
-/// What says to a caller that the call is declined, on a session that is not closed for it, as it carries more: the
-/// offer of a name that begins so. What follows is different each time.
-const BUSY_NAME: &str = "call-busy/";
-const REFUSED_NAME: &str = "call-refused/";
+use futures_util::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, FuturesUnordered},
+};
+use iroh::EndpointId;
 
-/// The calls that peers make; see [`Call::incoming`].
+use super::{
+    decline::{Decline, decline},
+    error::CallError,
+    handle::Call,
+    line::CALL_BROADCAST_NAME,
+};
+use crate::{
+    Live, LocalBroadcast, RemoteBroadcast,
+    transport::{Moq, MoqSession, NewSessions},
+};
+
+/// The calls that peers make; see [`Call::incoming`]. A [`Stream`] too.
 pub struct IncomingCalls {
-    sessions: watch::Receiver<Vec<MoqSession>>,
-    known: Vec<MoqSession>,
-    ringing: FuturesUnordered<BoxFuture<'static, Option<IncomingCall>>>,
-    stopping: CancellationToken,
+    calls: BoxStream<'static, IncomingCall>,
 }
 
 impl std::fmt::Debug for IncomingCalls {
@@ -30,55 +34,89 @@ impl std::fmt::Debug for IncomingCalls {
     }
 }
 
-/// A peer that calls, and is neither answered nor turned away yet. To drop it is to let it ring: it is
-/// not given again.
+/// A peer that calls, and is neither answered nor turned away yet. It is declined when this is dropped.
 #[derive(Debug)]
 pub struct IncomingCall {
     session: MoqSession,
     remote: RemoteBroadcast,
+    /// Neither taken nor declined yet.
+    ringing: bool,
 }
 
-/// How a call is declined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decline {
-    /// There is another call; the caller gets [`CallError::Busy`].
-    Busy,
-    /// The caller is not wanted, and gets [`CallError::Refused`].
-    Refuse,
+impl Call {
+    /// The calls that peers make from now on, on sessions that begin and on those that are there already.
+    ///
+    /// ```no_run
+    /// # use iroh_live::{Call, Live, LocalBroadcast, call::Decline};
+    /// # async fn example(live: Live, local: LocalBroadcast) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut calls = Call::incoming(&live);
+    /// let mut current: Option<Call> = None;
+    /// while let Some(ringing) = calls.next().await {
+    ///     if current.as_ref().is_some_and(|call| !call.has_ended()) {
+    ///         ringing.decline(Decline::Busy, "in a call");
+    ///     } else {
+    ///         current = Some(ringing.accept(local.clone()).await?);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn incoming(live: &Live) -> IncomingCalls {
+        IncomingCalls::new(live.transport())
+    }
 }
 
 impl IncomingCalls {
-    pub(super) fn new(moq: &Moq) -> Self {
+    fn new(moq: &Moq) -> Self {
+        let stopping = moq.stopping();
+        let ringing = Ringing {
+            sessions: moq.all_sessions(),
+            waiting: FuturesUnordered::new(),
+        };
+        let calls = futures_util::stream::unfold(ringing, |mut ringing| async move {
+            let call = ringing.next().await?;
+            Some((call, ringing))
+        });
         Self {
-            sessions: moq.sessions(),
-            known: Vec::new(),
-            ringing: FuturesUnordered::new(),
-            stopping: moq.stopping(),
+            calls: calls.take_until(stopping.cancelled_owned()).boxed(),
         }
     }
 
     /// The next call, each given once; `None` when the transport was shut down. Cancel safe.
     pub async fn next(&mut self) -> Option<IncomingCall> {
+        self.calls.next().await
+    }
+}
+
+impl Stream for IncomingCalls {
+    type Item = IncomingCall;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<IncomingCall>> {
+        self.calls.poll_next_unpin(cx)
+    }
+}
+
+/// All sessions, and what is waited for on each.
+struct Ringing {
+    sessions: NewSessions,
+    waiting: FuturesUnordered<BoxFuture<'static, Option<IncomingCall>>>,
+}
+
+impl Ringing {
+    async fn next(&mut self) -> Option<IncomingCall> {
         loop {
-            self.known.retain(MoqSession::is_alive);
-            for session in &*self.sessions.borrow_and_update() {
-                if !self.known.iter().any(|known| known.is_same(session)) {
-                    self.known.push(session.clone());
-                    self.ringing.push(Box::pin(ring(session.clone(), None)));
-                }
-            }
-            let rung = tokio::select! {
-                () = self.stopping.cancelled() => return None,
-                changed = self.sessions.changed() => {
-                    changed.ok()?;
+            let call = tokio::select! {
+                session = self.sessions.next() => {
+                    self.waiting.push(Box::pin(ring(session?, None)));
                     continue;
                 }
-                Some(rung) = self.ringing.next() => rung,
+                Some(call) = self.waiting.next() => call,
             };
-            if let Some(call) = rung {
+            if let Some(call) = call {
                 let (session, remote) = (call.session.clone(), call.remote.clone());
-                self.ringing.push(Box::pin(ring(session, Some(remote))));
-                return Some(call);
+                self.waiting.push(Box::pin(ring(session, Some(remote))));
+                if let Some(call) = call.held() {
+                    return Some(call);
+                }
             }
         }
     }
@@ -90,16 +128,20 @@ async fn ring(session: MoqSession, mut last: Option<RemoteBroadcast>) -> Option<
         if let Some(last) = last.take() {
             last.closed().await;
         }
-        let remote = session.find(CALL_BROADCAST_NAME).await.ok()?;
+        let remote = session.resolve(CALL_BROADCAST_NAME).await.ok()?;
         if !session.is_alive() {
             // What was offered on it can still be found for a moment.
             return None;
         }
-        if session.is_in_call() {
+        if session.call().is_taken() {
             // It is the answer to a call of this side.
             last = Some(remote);
         } else {
-            return Some(IncomingCall { session, remote });
+            return Some(IncomingCall {
+                session,
+                remote,
+                ringing: false,
+            });
         }
     }
 }
@@ -129,48 +171,41 @@ impl IncomingCall {
     ///
     /// # Errors
     /// See [`CallError`].
-    pub async fn accept(self, local: LocalBroadcast) -> Result<Call, CallError> {
-        Call::accept(self.session, local).await
+    pub async fn accept(mut self, local: LocalBroadcast) -> Result<Call, CallError> {
+        self.ringing = false;
+        Call::accept(self.session.clone(), local).await
     }
 
     /// Turns the caller away, who hears of it at once.
     ///
-    /// A session that carries nothing else is closed, and the caller is told `reason`. Must be called in a tokio runtime.
-    pub fn decline(self, how: Decline, reason: &str) {
-        let Self { session, remote } = self;
-        if session.is_in_call() {
+    /// A session that carries nothing else is closed, and the caller is told `reason`. Must be called in a tokio runtime,
+    /// as must dropping it.
+    pub fn decline(mut self, how: Decline, reason: &str) {
+        self.turn_away(how, reason);
+    }
+
+    fn turn_away(&mut self, how: Decline, reason: &str) {
+        let hung_up = self.remote.is_closed();
+        if !std::mem::replace(&mut self.ringing, false) || hung_up || self.session.call().is_taken()
+        {
             return;
         }
-        let (code, name) = match how {
-            Decline::Busy => (close_code::BUSY, BUSY_NAME),
-            Decline::Refuse => (close_code::REFUSED, REFUSED_NAME),
-        };
-        if !session.is_held() {
-            session.close(code, reason);
-            return;
-        }
-        let name = format!("{name}{:016x}", rand::random::<u64>());
-        let sign = LocalBroadcast::new();
-        // Fails on a session that has ended, and then there is nobody to be told.
-        if session.publish_counted(name, &sign, false).is_ok() {
-            tokio::spawn(async move {
-                remote.closed().await;
-                drop(sign);
-            });
-        }
+        decline(&self.session, &self.remote, how, reason);
+    }
+
+    /// The same with handles that keep the session. `None` when it has ended.
+    fn held(self) -> Option<Self> {
+        let session = self.session.held()?;
+        Some(Self {
+            remote: self.remote.clone(),
+            session,
+            ringing: true,
+        })
     }
 }
 
-/// Waits until the peer declines a call on a session that stays. What was offered `before` was not about this call.
-pub(super) async fn declined(session: &MoqSession, before: &[String]) -> CallError {
-    let sign = |name: &str| name.starts_with(BUSY_NAME) || name.starts_with(REFUSED_NAME);
-    let name = session
-        .offers(|name| sign(name) && !before.iter().any(|known| known == name))
-        .await;
-    let reason = String::new();
-    if name.starts_with(BUSY_NAME) {
-        CallError::Busy { reason }
-    } else {
-        CallError::Refused { reason }
+impl Drop for IncomingCall {
+    fn drop(&mut self) {
+        self.turn_away(Decline::Refuse, "not taken");
     }
 }

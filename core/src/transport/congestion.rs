@@ -6,7 +6,7 @@
 //! * For each loss it comes down to what is being delivered, and paces by that: a frame takes until the next one to be
 //!   sent, and a key frame many times as long. But radio links lose packets without any congestion. Where there is some,
 //!   it shows: either a queue has built up, and the round trip takes longer than it did, or, where there is no queue, a
-//!   good part of all packets is lost. Of other losses, which QUIC repairs, BBR3 is not told.
+//!   good part of all packets is lost. Other losses, which QUIC repairs, are not reported to BBR3.
 //! * Every five seconds it empties the path to measure the round trip, for 200 ms and then a whole round trip. And when
 //!   the round trip has become longer, because the route has changed, its window is for ten seconds the one of the old
 //!   route. A stream that runs dry between its frames has no queue of its own to empty and needs no probing: its window
@@ -39,7 +39,7 @@ impl ControllerFactory for Config {
         Box::new(LiveController {
             bbr: self.0.clone().build(now, current_mtu),
             watch: Watch::new(now),
-            told: false,
+            reported: false,
         })
     }
 }
@@ -241,8 +241,8 @@ impl Watch {
 struct LiveController {
     bbr: Box<dyn Controller>,
     watch: Watch,
-    /// Whether BBR3 was told of the last loss. Otherwise it need not hear that it was none.
-    told: bool,
+    /// Whether the last loss was reported to BBR3. Otherwise it need not know that it was none.
+    reported: bool,
 }
 
 impl Controller for LiveController {
@@ -305,14 +305,14 @@ impl Controller for LiveController {
     }
 
     fn on_packet_lost(&mut self, lost_bytes: u16, pn: u64, now: Instant) {
-        self.told = self.watch.lost(now);
-        if self.told {
+        self.reported = self.watch.lost(now);
+        if self.reported {
             self.bbr.on_packet_lost(lost_bytes, pn, now);
         }
     }
 
     fn on_spurious_congestion_event(&mut self) {
-        if self.told {
+        if self.reported {
             self.bbr.on_spurious_congestion_event();
         }
     }
@@ -346,7 +346,7 @@ impl Controller for LiveController {
         Box::new(Self {
             bbr: self.bbr.clone_box(),
             watch: self.watch.clone(),
-            told: self.told,
+            reported: self.reported,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with sessions, and the codes that tell a peer why one ended.
+//! What can go wrong with sessions.
 
 use std::time::Duration;
 
@@ -6,19 +6,7 @@ use iroh::endpoint::ConnectionError;
 use moq_lite::{SessionError, StreamError};
 use noq_proto::TransportErrorCode;
 
-/// Application close codes that tell a peer why a session ended.
-///
-/// Codes below 64 are those of the MoQ drafts, so that peers of other makes understand them.
-pub mod close_code {
-    /// The normal end.
-    pub const DONE: u32 = 0;
-    /// The peer may not connect; MoQ's own code for a lack of authorization.
-    pub const REFUSED: u32 = 2;
-    /// The peer may connect, but not now: who it calls is in another call.
-    pub const BUSY: u32 = 0x101;
-    /// Another connection between the same two peers is used instead of this one.
-    pub const SUPERSEDED: u32 = 0x102;
-}
+use super::close::{CloseCode, Disconnect, close_code_of, close_reason};
 
 /// A broadcast could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +20,9 @@ pub enum PublishError {
         /// What is wrong with it.
         source: moq_lite::Error,
     },
+    /// Calls use the name.
+    #[error("the name {0:?} is what calls use; choose another one")]
+    Reserved(String),
     /// The session has ended.
     #[error("the session has ended")]
     Ended,
@@ -47,6 +38,12 @@ pub enum ConnectError {
     /// The peer could not be reached: it is away, or there is no path to it.
     #[error("the peer cannot be reached: {0}")]
     Unreachable(#[source] iroh::endpoint::ConnectWithOptsError),
+    /// Nobody answered in this time.
+    #[error(
+        "nobody answered within {} s: the peer is switched off, or there is no way to it from this network",
+        .0.as_secs()
+    )]
+    NoAnswer(Duration),
     /// The connection could not be completed.
     #[error("the connection failed: {0}")]
     Connecting(#[source] iroh::endpoint::ConnectingError),
@@ -58,9 +55,6 @@ pub enum ConnectError {
     /// The peer took the connection and speaks no version of MoQ that is known here.
     #[error("the peer does not speak MoQ as it should: {0}")]
     Handshake(#[source] moq_lite::Error),
-    /// The peer took the connection and then said nothing.
-    #[error("the peer took the connection, but did not answer within {} s", .0.as_secs())]
-    Timeout(Duration),
     /// The peer does not let us connect.
     #[error("the peer refused the connection{}: ask it for access", because(.reason))]
     Refused {
@@ -109,30 +103,10 @@ impl ConnectError {
     pub(super) fn ended(error: ConnectionError) -> Self {
         let reason = close_reason(&error);
         match close_code_of(&error) {
-            Some(close_code::REFUSED) => Self::Refused { reason },
-            Some(close_code::BUSY) => Self::Busy { reason },
+            Some(CloseCode::REFUSED) => Self::Refused { reason },
+            Some(CloseCode::BUSY) => Self::Busy { reason },
             _ => Self::Closed(error),
         }
-    }
-}
-
-/// The application code that the peer closed a connection with.
-pub(crate) fn close_code_of(error: &ConnectionError) -> Option<u32> {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            u32::try_from(close.error_code.into_inner()).ok()
-        }
-        _ => None,
-    }
-}
-
-/// What the peer said when it closed a connection.
-pub(crate) fn close_reason(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            String::from_utf8_lossy(&close.reason).into_owned()
-        }
-        _ => String::new(),
     }
 }
 
@@ -154,75 +128,32 @@ pub enum AcceptSessionError {
 /// A broadcast could not be had from a peer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SubscribeError {
+pub enum BroadcastError {
     /// The peer says that it has no broadcast of that name.
     #[error("the peer has no broadcast named {0:?}")]
     NotFound(String),
     /// The peer does not let us watch it.
     #[error("the peer refused access to the broadcast {0:?}")]
-    Refused(String),
+    NotAllowed(String),
     /// The session ended.
-    #[error("the session ended: {0}")]
-    Session(#[source] moq_lite::Error),
+    #[error("{0}")]
+    Session(Disconnect),
+    /// Anything else.
+    #[error("the broadcast cannot be had: {0}")]
+    Failed(#[source] moq_lite::Error),
 }
 
-impl SubscribeError {
+impl BroadcastError {
     pub(super) fn new(name: &str, error: moq_lite::Error) -> Self {
         use moq_lite::Error;
         match error {
-            Error::NotFound | Error::Stream(StreamError::NotFound) => {
+            Error::NotFound | Error::Stream(StreamError::NotFound | StreamError::Unroutable) => {
                 Self::NotFound(name.to_owned())
             }
             Error::Unauthorized | Error::Session(SessionError::Unauthorized) => {
-                Self::Refused(name.to_owned())
+                Self::NotAllowed(name.to_owned())
             }
-            error => Self::Session(error),
-        }
-    }
-}
-
-/// Why a session or a call ended.
-///
-/// Derived from the close reason of the QUIC connection, and from what this side did.
-///
-/// ```
-/// # mod shown {
-/// pub enum DisconnectReason {
-///     LocalClose,
-///     RemoteClose,
-///     TransportError,
-/// }
-/// # }
-/// # use iroh_live::DisconnectReason;
-/// # fn same(reason: DisconnectReason) -> shown::DisconnectReason {
-/// #     match reason {
-/// #         DisconnectReason::LocalClose => shown::DisconnectReason::LocalClose,
-/// #         DisconnectReason::RemoteClose => shown::DisconnectReason::RemoteClose,
-/// #         DisconnectReason::TransportError => shown::DisconnectReason::TransportError,
-/// #     }
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DisconnectReason {
-    /// This side closed it.
-    LocalClose,
-    /// The peer closed it.
-    RemoteClose,
-    /// The connection was lost, or replaced by a new one after it was. A peer that vanishes without a word is given up
-    /// within fifteen seconds.
-    TransportError,
-}
-
-impl From<&ConnectionError> for DisconnectReason {
-    fn from(error: &ConnectionError) -> Self {
-        match error {
-            ConnectionError::LocallyClosed => Self::LocalClose,
-            ConnectionError::ApplicationClosed(_)
-                if close_code_of(error) != Some(close_code::SUPERSEDED) =>
-            {
-                Self::RemoteClose
-            }
-            _ => Self::TransportError,
+            error => Self::Failed(error),
         }
     }
 }

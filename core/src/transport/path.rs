@@ -1,8 +1,12 @@
 //! How a peer is reached.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use iroh::{
     TransportAddr,
     endpoint::{Connection, PathEventStream, WeakConnectionHandle},
@@ -107,7 +111,8 @@ impl PathChange {
     }
 }
 
-/// The paths that a session takes, one after the other; see [`MoqSession::path_changes`](super::MoqSession::path_changes).
+/// The paths that a session takes, one after the other; see [`MoqSession::path_changes`](super::MoqSession::path_changes). A
+/// [`Stream`] too.
 pub struct PathChanges {
     connection: WeakConnectionHandle,
     events: PathEventStream,
@@ -136,8 +141,18 @@ impl PathChanges {
     ///
     /// Whoever asks seldom sees the latest change, not each. Cancel safe.
     pub async fn next(&mut self) -> Option<PathChange> {
+        StreamExt::next(self).await
+    }
+}
+
+impl Stream for PathChanges {
+    type Item = PathChange;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PathChange>> {
         loop {
-            let connection = self.connection.upgrade()?;
+            let Some(connection) = self.connection.upgrade() else {
+                return Poll::Ready(None);
+            };
             let selected = connection
                 .paths()
                 .iter()
@@ -146,9 +161,11 @@ impl PathChanges {
             drop(connection);
             if selected.is_some() && selected != self.last {
                 self.last.clone_from(&selected);
-                return selected;
+                return Poll::Ready(selected);
             }
-            self.events.next().await?;
+            if ready!(self.events.poll_next_unpin(cx)).is_none() {
+                return Poll::Ready(None);
+            }
         }
     }
 }

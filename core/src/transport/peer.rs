@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use iroh::{EndpointId, endpoint::Connection};
 use tokio::sync::{Mutex, MutexGuard, watch};
+use tracing::Instrument;
 
-use super::MoqSession;
+use super::session::MoqSession;
 
 /// How far this side is with dialling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,7 +29,7 @@ enum Dialing {
     /// There is no connection yet; the peer does not know of it.
     Reaching,
     /// The peer may have taken it already.
-    Knocking,
+    Committed,
 }
 
 /// What to do with a connection that the peer dialled.
@@ -39,14 +40,14 @@ enum Verdict {
     /// Look again when something has changed.
     Wait,
     /// Use it if the session that there is does not answer any more.
-    Ask,
+    Probe,
     /// A newer one is used.
-    Old,
+    Superseded,
 }
 
 /// What decides.
 #[derive(Debug, Clone, Copy)]
-struct Situation {
+struct Arbitration {
     /// What this side dials is preferred.
     ours_preferred: bool,
     dialing: Dialing,
@@ -56,17 +57,17 @@ struct Situation {
     newest: u64,
 }
 
-impl Situation {
+impl Arbitration {
     fn verdict(self, number: u64) -> Verdict {
         if number < self.newest {
-            return Verdict::Old;
+            return Verdict::Superseded;
         }
         if !self.ours_preferred {
             return Verdict::Take;
         }
         match (self.dialing, self.session) {
-            (Dialing::Knocking, _) => Verdict::Wait,
-            (_, Some(false)) => Verdict::Ask,
+            (Dialing::Committed, _) => Verdict::Wait,
+            (_, Some(false)) => Verdict::Probe,
             _ => Verdict::Take,
         }
     }
@@ -83,12 +84,15 @@ pub(super) struct Peer {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The one in use.
     session: Option<MoqSession>,
+    /// All that have not ended.
+    all: Vec<MoqSession>,
     dialing: Dialing,
     /// Connections of the peer that are taken and not sessions yet.
-    welcoming: usize,
+    claims: usize,
     /// How many wait for the session to show that it lives.
-    asking: usize,
+    probes: usize,
     newest: u64,
 }
 
@@ -98,16 +102,16 @@ impl State {
     }
 
     fn unsettled(&self) -> bool {
-        self.welcoming > 0 || self.asking > 0
+        self.claims > 0 || self.probes > 0
     }
 }
 
 /// What a connection of the peer may do now.
 pub(super) enum Turn<'a> {
     /// Become the session that is used.
-    First(Welcome<'a>),
-    /// Become one beside it.
-    Beside,
+    Primary(Claim<'a>),
+    /// Become one that is used when the other ends.
+    Secondary,
 }
 
 impl Peer {
@@ -164,7 +168,7 @@ impl Peer {
         }
     }
 
-    /// Waits until this side wants a session with the peer, and so need not be asked whether it may come in.
+    /// Waits until this side wants a session with the peer, which then needs no admission.
     pub(super) async fn wanted(&self) {
         let mut state = self.state.subscribe();
         // The sender is in `self`.
@@ -182,33 +186,33 @@ impl Peer {
             let mut verdict = Verdict::Wait;
             let mut old = None;
             self.state.send_if_modified(|state| {
-                verdict = self.situation(state).verdict(number);
+                verdict = self.arbitration(state).verdict(number);
                 match verdict {
                     Verdict::Take => {
-                        state.welcoming += 1;
+                        state.claims += 1;
                         state.newest = number;
                     }
-                    Verdict::Ask => {
-                        state.asking += 1;
+                    Verdict::Probe => {
+                        state.probes += 1;
                         old = state.live().cloned();
                     }
-                    Verdict::Wait | Verdict::Old => return false,
+                    Verdict::Wait | Verdict::Superseded => return false,
                 }
                 true
             });
             match verdict {
-                Verdict::Take => return Turn::First(Welcome { peer: self, number }),
-                Verdict::Old => return Turn::Beside,
-                Verdict::Ask => {
-                    let asking = Asking(self);
+                Verdict::Take => return Turn::Primary(Claim { peer: self, number }),
+                Verdict::Superseded => return Turn::Secondary,
+                Verdict::Probe => {
+                    let probing = Probing(self);
                     if let Some(old) = old {
-                        if answers(old.connection()).await {
-                            drop(asking);
+                        if responds(old.connection()).await {
+                            drop(probing);
                             // A connection that was on its way when the session began is closed meanwhile.
                             tokio::time::sleep(patience(old.connection())).await;
-                            return Turn::Beside;
+                            return Turn::Secondary;
                         }
-                        old.lose("it does not answer, and its peer connects anew");
+                        old.abandon("it does not answer, and its peer connects anew");
                     }
                 }
                 // The sender is in `self`.
@@ -217,8 +221,8 @@ impl Peer {
         }
     }
 
-    fn situation(&self, state: &State) -> Situation {
-        Situation {
+    fn arbitration(&self, state: &State) -> Arbitration {
+        Arbitration {
             ours_preferred: self.ours_preferred,
             dialing: state.dialing,
             session: state.live().map(MoqSession::is_incoming),
@@ -226,14 +230,21 @@ impl Peer {
         }
     }
 
-    /// Lets go of a session that has ended, for another one that was beside it, if there is one.
-    pub(super) fn forget(&self, ended: &MoqSession, other: Option<MoqSession>) {
+    /// Takes note of a session that is there, until it is forgotten.
+    pub(super) fn remember(&self, session: &MoqSession) {
+        self.state
+            .send_modify(|state| state.all.push(session.clone()));
+    }
+
+    /// Lets go of a session that has ended, for another one that is there, if there is one.
+    pub(super) fn forget(&self, ended: &MoqSession) {
         self.state.send_if_modified(|state| {
-            let known = state.session.as_ref().is_some_and(|s| s.is_same(ended));
-            if known {
-                state.session = other;
+            state.all.retain(|session| !session.is_same(ended));
+            let used = state.session.as_ref().is_some_and(|s| s.is_same(ended));
+            if used {
+                state.session = state.all.last().cloned();
             }
-            known
+            used
         });
     }
 
@@ -245,7 +256,10 @@ impl Peer {
     /// Whether nothing is known that would be missed.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state.borrow();
-        state.session.is_none() && state.dialing == Dialing::No && !state.unsettled()
+        state.session.is_none()
+            && state.all.is_empty()
+            && state.dialing == Dialing::No
+            && !state.unsettled()
     }
 }
 
@@ -257,8 +271,8 @@ pub(super) struct Dial<'a> {
 
 impl Dial<'_> {
     /// Waits until the peer may be let know of the connection, and so take it. Never, if another session comes first.
-    pub(super) async fn knock(&self) {
-        self.peer.advance(Dialing::Knocking).await;
+    pub(super) async fn commit(&self) {
+        self.peer.advance(Dialing::Committed).await;
     }
 
     /// The peer has answered. False if another session came first, which is to be used instead.
@@ -282,12 +296,12 @@ impl Drop for Dial<'_> {
 }
 
 /// The turn of a connection that the peer dialled. Given up when this is dropped.
-pub(super) struct Welcome<'a> {
+pub(super) struct Claim<'a> {
     peer: &'a Peer,
     number: u64,
 }
 
-impl Welcome<'_> {
+impl Claim<'_> {
     /// It is a session now, and the one to use unless a newer one is. The one that was used before ends if it does not
     /// answer any more.
     pub(super) fn establish(self, session: &MoqSession) {
@@ -300,26 +314,27 @@ impl Welcome<'_> {
             newest
         });
         if let Some(old) = old.filter(MoqSession::is_alive) {
-            tokio::spawn(async move {
-                if !answers(old.connection()).await {
-                    old.lose("it does not answer, and its peer has connected anew");
+            let probing = async move {
+                if !responds(old.connection()).await {
+                    old.abandon("it does not answer, and its peer has connected anew");
                 }
-            });
+            };
+            tokio::spawn(probing.in_current_span());
         }
     }
 }
 
-impl Drop for Welcome<'_> {
+impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.peer.state.send_modify(|state| state.welcoming -= 1);
+        self.peer.state.send_modify(|state| state.claims -= 1);
     }
 }
 
-struct Asking<'a>(&'a Peer);
+struct Probing<'a>(&'a Peer);
 
-impl Drop for Asking<'_> {
+impl Drop for Probing<'_> {
     fn drop(&mut self) {
-        self.0.state.send_modify(|state| state.asking -= 1);
+        self.0.state.send_modify(|state| state.probes -= 1);
     }
 }
 
@@ -345,13 +360,13 @@ fn patience(connection: &Connection) -> Duration {
 ///
 /// QUIC acknowledges whatever is received, so something is sent that no version of MoQ minds: a stream that is reset
 /// before anything was written to it, as a group that is cancelled early is.
-async fn answers(connection: &Connection) -> bool {
+async fn responds(connection: &Connection) -> bool {
     let acknowledged = || {
         let frames = connection.stats().frame_rx;
         frames.acks + frames.path_acks
     };
     let before = acknowledged();
-    let asking = async {
+    let probing = async {
         if let Ok(mut stream) = connection.open_uni().await {
             // Fails only on a stream that is closed, and this one was just opened.
             let _ = stream.reset(0u32.into());
@@ -361,7 +376,7 @@ async fn answers(connection: &Connection) -> bool {
         }
     };
     tokio::select! {
-        answered = tokio::time::timeout(patience(connection), asking) => answered.is_ok(),
+        answered = tokio::time::timeout(patience(connection), probing) => answered.is_ok(),
         _ = connection.closed() => false,
     }
 }
@@ -371,19 +386,19 @@ mod tests {
     use super::*;
 
     fn verdict(ours_preferred: bool, dialing: Dialing, session: Option<bool>) -> Verdict {
-        let situation = Situation {
+        let arbitration = Arbitration {
             ours_preferred,
             dialing,
             session,
             newest: 5,
         };
-        assert_eq!(situation.verdict(4), Verdict::Old);
-        situation.verdict(6)
+        assert_eq!(arbitration.verdict(4), Verdict::Superseded);
+        arbitration.verdict(6)
     }
 
     #[test]
     fn the_preferred_connection_is_taken_whatever_there_is() {
-        for dialing in [Dialing::No, Dialing::Reaching, Dialing::Knocking] {
+        for dialing in [Dialing::No, Dialing::Reaching, Dialing::Committed] {
             for session in [None, Some(false), Some(true)] {
                 assert_eq!(verdict(false, dialing, session), Verdict::Take);
             }
@@ -394,12 +409,12 @@ mod tests {
     fn the_other_waits_only_for_a_dial_that_the_peer_may_have_taken() {
         assert_eq!(verdict(true, Dialing::No, None), Verdict::Take);
         assert_eq!(verdict(true, Dialing::Reaching, None), Verdict::Take);
-        assert_eq!(verdict(true, Dialing::Knocking, None), Verdict::Wait);
+        assert_eq!(verdict(true, Dialing::Committed, None), Verdict::Wait);
     }
 
     #[test]
     fn a_peer_that_connects_again_has_lost_what_it_began_itself() {
         assert_eq!(verdict(true, Dialing::No, Some(true)), Verdict::Take);
-        assert_eq!(verdict(true, Dialing::No, Some(false)), Verdict::Ask);
+        assert_eq!(verdict(true, Dialing::No, Some(false)), Verdict::Probe);
     }
 }

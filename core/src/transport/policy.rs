@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// guests.send_modify(|guests| { guests.insert(bob); });
 ///
 /// // Everyone may connect, and only Alice may watch "private".
-/// let policy = Policy::ask(move |peer, name| name != Some("private") || peer == alice);
+/// let policy = Policy::authorizer(move |peer, name| name != Some("private") || peer == alice);
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -34,18 +34,21 @@ pub enum Policy {
     /// once, whichever side began them, and a peer that is put into it sees what is published.
     Only(watch::Receiver<HashSet<EndpointId>>),
     /// As the function says of a peer and the name of a broadcast; of the peer alone, as to whether it may connect, where
-    /// there is no name. It is asked when a session begins and when a broadcast is published, and not again, and must
-    /// neither block nor call the [`Moq`](super::Moq) that asks.
-    Ask(Arc<Ask>),
+    /// there is no name. It is asked when a session begins, when a broadcast is published, and of all that there is by
+    /// [`Moq::enforce_policy`](super::Moq::enforce_policy). It should not block: whoever connects or publishes waits for
+    /// it.
+    Authorizer(Arc<Authorizer>),
 }
 
-/// The function of [`Policy::Ask`].
-pub type Ask = dyn Fn(EndpointId, Option<&str>) -> bool + Send + Sync;
+/// The function of [`Policy::Authorizer`].
+pub type Authorizer = dyn Fn(EndpointId, Option<&str>) -> bool + Send + Sync;
 
 impl Policy {
-    /// A policy that asks `ask`.
-    pub fn ask(ask: impl Fn(EndpointId, Option<&str>) -> bool + Send + Sync + 'static) -> Self {
-        Self::Ask(Arc::new(ask))
+    /// A policy that asks a function.
+    pub fn authorizer(
+        authorizer: impl Fn(EndpointId, Option<&str>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self::Authorizer(Arc::new(authorizer))
     }
 
     pub(super) fn may_connect(&self, peer: EndpointId) -> bool {
@@ -60,7 +63,7 @@ impl Policy {
         match self {
             Self::Everyone => true,
             Self::Only(peers) => peers.borrow().contains(&peer),
-            Self::Ask(ask) => ask(peer, name),
+            Self::Authorizer(authorizer) => authorizer(peer, name),
         }
     }
 }
@@ -70,7 +73,7 @@ impl std::fmt::Debug for Policy {
         f.write_str(match self {
             Self::Everyone => "Everyone",
             Self::Only(_) => "Only",
-            Self::Ask(_) => "Ask",
+            Self::Authorizer(_) => "Authorizer",
         })
     }
 }

@@ -100,7 +100,7 @@ pub(crate) struct QuicSession {
     connection: Connection,
     alpn: Option<String>,
     /// Cancelled when the peer has said anything on a stream: it has taken the session.
-    heard: CancellationToken,
+    answered: CancellationToken,
     accept_uni: Slot<Result<QuicRecv, ConnectionError>>,
     accept_bi: Slot<Result<(QuicSend, QuicRecv), ConnectionError>>,
     open_uni: Slot<Result<QuicSend, ConnectionError>>,
@@ -115,14 +115,14 @@ impl QuicSession {
     }
 
     /// Waits until the peer has said anything on a stream. Many versions of MoQ let the dialer begin before that.
-    pub(crate) fn heard(&self) -> impl Future<Output = ()> + use<> {
-        self.heard.clone().cancelled_owned()
+    pub(crate) fn answered(&self) -> impl Future<Output = ()> + use<> {
+        self.answered.clone().cancelled_owned()
     }
 
-    fn with(connection: Connection, heard: CancellationToken) -> Self {
+    fn with(connection: Connection, answered: CancellationToken) -> Self {
         Self {
             alpn: String::from_utf8(connection.alpn().to_vec()).ok(),
-            heard,
+            answered,
             connection,
             accept_uni: None,
             accept_bi: None,
@@ -136,7 +136,7 @@ impl QuicSession {
 
 impl Clone for QuicSession {
     fn clone(&self) -> Self {
-        Self::with(self.connection.clone(), self.heard.clone())
+        Self::with(self.connection.clone(), self.answered.clone())
     }
 }
 
@@ -151,7 +151,7 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.accept_uni().await }
         }))?;
-        self.heard.cancel();
+        self.answered.cancel();
         Poll::Ready(Ok(RecvStream::new(stream)))
     }
 
@@ -164,7 +164,7 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.accept_bi().await }
         }))?;
-        self.heard.cancel();
+        self.answered.cancel();
         Poll::Ready(Ok((SendStream::new(send), RecvStream::new(recv))))
     }
 
@@ -188,7 +188,7 @@ impl poll::Session for QuicSession {
         }))?;
         let recv = RecvStream {
             stream: recv,
-            heard: Some(self.heard.clone()),
+            answered: Some(self.answered.clone()),
         };
         Poll::Ready(Ok((SendStream::new(send), recv)))
     }
@@ -428,20 +428,20 @@ impl Drop for SendStream {
 pub(crate) struct RecvStream {
     stream: QuicRecv,
     /// Where this side opened the stream: to be cancelled when the peer answers on it.
-    heard: Option<CancellationToken>,
+    answered: Option<CancellationToken>,
 }
 
 impl RecvStream {
     fn new(stream: QuicRecv) -> Self {
         Self {
             stream,
-            heard: None,
+            answered: None,
         }
     }
 
-    fn hear(&mut self) {
-        if let Some(heard) = self.heard.take() {
-            heard.cancel();
+    fn note_answer(&mut self) {
+        if let Some(answered) = self.answered.take() {
+            answered.cancel();
         }
     }
 }
@@ -458,7 +458,7 @@ impl poll::RecvStream for RecvStream {
             return Poll::Ready(Ok(Some(0)));
         }
         let size = ready!(self.stream.poll_read(cx, dst))?;
-        self.hear();
+        self.note_answer();
         Poll::Ready(Ok((size > 0).then_some(size)))
     }
 
@@ -489,7 +489,7 @@ impl poll::RecvStream for RecvStream {
         }
         // Registers the waker or returns data; nothing is kept in the future.
         let chunk = ready!(pin!(self.stream.read_chunk(max)).poll(cx))?;
-        self.hear();
+        self.note_answer();
         Poll::Ready(Ok(chunk))
     }
 

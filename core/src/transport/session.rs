@@ -1,10 +1,9 @@
 //! A session with one peer.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,56 +14,54 @@ use iroh::{
 };
 use moq_lite::{Hop, origin};
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, debug, info_span};
 
 use super::{
-    DisconnectReason, PathChanges, PathInfo, PublishError, SubscribeError, close_code, lock,
+    call_slot::{CallSlot, RESERVED_NAME},
+    close::{CloseCode, Disconnect, DisconnectReason},
+    error::{BroadcastError, PublishError},
+    grant::Publication,
+    path::{PathChanges, PathInfo},
+    routes::{Routes, next_id},
+    tasks::Tasks,
 };
 use crate::{
-    broadcast::{Catalog, LocalBroadcast, RETENTION, RemoteBroadcast, pool},
+    broadcast::{Catalog, LocalBroadcast, RETENTION, RemoteBroadcast, StopReason, pool},
+    lease::{Lease, Leases},
     signals::{NetStats, NetworkSignals, Sampled},
 };
 
-/// A session with one peer. Cheap to clone; ends when it is closed by either side, not when it is dropped.
+/// A session with one peer. Cheap to clone.
+///
+/// One that this side dialled ends a moment after the last of what needs it is gone: handles on it, what is read from it,
+/// a call, and what the peer watches on it. The lists and streams that all sessions are in do not keep it. One that the
+/// peer dialled is the peer's to end. Either side may [`close`](Self::close) it at any time.
 #[derive(Clone)]
 pub struct MoqSession {
     inner: Arc<Inner>,
+    /// None on the handles that do not keep it.
+    lease: Option<Lease>,
 }
 
 struct Inner {
+    /// Sessions are numbered as they become known.
+    number: AtomicU64,
     connection: Connection,
     session: moq_lite::Session,
-    origins: Origins,
-    /// What the peer publishes.
+    /// What the peer may see.
+    routes: Arc<Routes>,
+    /// What the peer publishes. The producer is kept, as the origin ends with it.
     remote: origin::Consumer,
+    _remote: origin::Producer,
     incoming: bool,
-    tasks: TaskTracker,
     ended: CancellationToken,
     /// What this side made of it when it ended the session.
-    reason: OnceLock<DisconnectReason>,
-    /// What the peer may see, by name.
-    offers: Mutex<HashMap<String, Offer>>,
-    /// The names of those that the peer has asked for.
-    requested: watch::Sender<BTreeSet<String>>,
-    /// Reasons to keep the session when a call on it ends.
-    uses: AtomicUsize,
-    in_call: AtomicBool,
-    /// What either side offered in the last call.
-    last_call: Mutex<(Option<Offer>, Option<RemoteBroadcast>)>,
+    local_end: OnceLock<Disconnect>,
+    leases: Arc<Leases>,
+    call: CallSlot,
     sampled: OnceLock<Sampled>,
-}
-
-/// How long the peer's side of a call may stay after the call has ended.
-const CALL_LINGER: Duration = Duration::from_secs(2);
-
-/// A broadcast that the peer may see.
-#[derive(Clone)]
-struct Offer {
-    /// Takes it back.
-    stop: CancellationToken,
-    /// Cancelled when it is taken back, so that the same name can be offered as something new.
-    gone: CancellationToken,
+    span: Span,
 }
 
 /// What one session gives and what it gets.
@@ -90,6 +87,11 @@ impl Origins {
     }
 }
 
+/// The span of all that is done for a session.
+pub(super) fn session_span(peer: EndpointId, incoming: bool) -> Span {
+    info_span!("session", peer = %peer.fmt_short(), incoming)
+}
+
 impl std::fmt::Debug for MoqSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MoqSession")
@@ -99,43 +101,60 @@ impl std::fmt::Debug for MoqSession {
     }
 }
 
-/// A reason to keep a session when a call on it ends, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct SessionUse(MoqSession);
-
-impl Drop for SessionUse {
-    fn drop(&mut self) {
-        self.0.inner.uses.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl MoqSession {
+    /// A handle that does not keep the session.
     pub(super) fn new(
         connection: Connection,
         session: moq_lite::Session,
         origins: Origins,
         incoming: bool,
-        tasks: TaskTracker,
+        tasks: Tasks,
         ended: CancellationToken,
     ) -> Self {
+        let span = session_span(connection.remote_id(), incoming);
+        let leases = Arc::new(Leases::default());
+        let routes = Routes::new(
+            origins.local,
+            leases.clone(),
+            tasks,
+            ended.clone(),
+            span.clone(),
+        );
         let inner = Inner {
+            number: AtomicU64::new(0),
             connection,
             session,
+            routes: Arc::new(routes),
             remote: moq_lite::Consume::consume(&origins.remote),
-            origins,
+            _remote: origins.remote,
             incoming,
-            tasks,
             ended,
-            reason: OnceLock::new(),
-            offers: Mutex::default(),
-            requested: watch::Sender::default(),
-            uses: AtomicUsize::new(0),
-            in_call: AtomicBool::new(false),
-            last_call: Mutex::default(),
+            local_end: OnceLock::new(),
+            leases,
+            call: CallSlot::default(),
             sampled: OnceLock::new(),
+            span,
         };
         Self {
             inner: Arc::new(inner),
+            lease: None,
+        }
+    }
+
+    /// The same with a handle that keeps it. `None` when it was let go of.
+    pub(crate) fn held(&self) -> Option<Self> {
+        let lease = self.inner.leases.hold()?;
+        self.is_alive().then(|| Self {
+            inner: self.inner.clone(),
+            lease: Some(lease),
+        })
+    }
+
+    /// The same with a handle that does not keep it.
+    pub(super) fn unheld(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            lease: None,
         }
     }
 
@@ -201,122 +220,62 @@ impl MoqSession {
 
     /// Offers a broadcast to this peer alone, for as long as the session and the broadcast last.
     ///
-    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish). Must be
-    /// called in a tokio runtime.
+    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish). The name
+    /// `call` is that of calls.
     ///
     /// # Errors
-    /// [`PublishError::Name`], [`PublishError::Ended`].
+    /// [`PublishError::Name`], [`PublishError::Reserved`], [`PublishError::Ended`].
     pub fn publish(
         &self,
         name: impl Into<String>,
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
-        self.publish_counted(name.into(), broadcast, true)
+        let name = name.into();
+        valid_name(&name)?;
+        self.announce(name, broadcast, true)
     }
 
-    /// The same; with `counted`, a peer that has asked for it is a reason to keep the session.
-    pub(crate) fn publish_counted(
+    /// The same under any name; with `counted`, a peer that watches it is a reason to keep the session.
+    pub(crate) fn announce(
         &self,
         name: String,
         broadcast: &LocalBroadcast,
         counted: bool,
     ) -> Result<(), PublishError> {
-        valid_name(&name)?;
         if !self.is_alive() {
             return Err(PublishError::Ended);
         }
-        let consumer = broadcast.consume();
-        self.offer(&name, consumer, &self.inner.ended, counted);
+        self.inner.routes.announce(&Publication {
+            id: next_id(),
+            name,
+            source: broadcast.consume(),
+            counted,
+        });
         Ok(())
     }
 
-    /// Takes back what [`publish`](Self::publish) offered. Who watches already goes on until the broadcast ends.
+    /// Takes back what [`publish`](Self::publish) offered. If the peer watches it, that ends, and it is told why.
     pub fn unpublish(&self, name: &str) {
-        self.withdraw(name);
+        self.inner
+            .routes
+            .withdraw(name, None, StopReason::Withdrawn);
     }
 
-    fn withdraw(&self, name: &str) -> Option<Offer> {
-        let offer = lock(&self.inner.offers).remove(name)?;
-        offer.stop.cancel();
-        Some(offer)
-    }
-
-    /// Lets the peer see a broadcast until it ends, `stop` is cancelled, or another takes its name.
-    pub(super) fn offer(
-        &self,
-        name: &str,
-        broadcast: moq_lite::broadcast::Consumer,
-        stop: &CancellationToken,
-        counted: bool,
-    ) {
-        let path = moq_lite::Path::from(name.to_owned());
-        let route = match self
-            .inner
-            .origins
-            .local
-            .dynamic(&path, origin::Route::default())
-        {
-            Ok(route) => route,
-            Err(error) => {
-                debug!(name, %error, "not offered");
-                return;
-            }
-        };
-        let (stop, gone) = (stop.child_token(), CancellationToken::new());
-        let offer = Offer {
-            stop: stop.clone(),
-            gone: gone.clone(),
-        };
-        let old = lock(&self.inner.offers).insert(name.to_owned(), offer);
-        if let Some(old) = old {
-            old.stop.cancel();
-        }
-        let session = self.clone();
-        self.inner.tasks.spawn(async move {
-            let mut requested = None;
-            loop {
-                let request = tokio::select! {
-                    request = route.requested_broadcast() => request,
-                    _ = broadcast.closed() => break,
-                    () = stop.cancelled() => break,
-                    () = session.inner.ended.cancelled() => break,
-                };
-                match request {
-                    Ok(request) if *request.path() == path => {
-                        if counted && requested.is_none() {
-                            requested = Some(session.hold());
-                        }
-                        session
-                            .inner
-                            .requested
-                            .send_if_modified(|requested| requested.insert(path.to_string()));
-                        request.accept(&broadcast);
-                    }
-                    Ok(request) => request.reject(moq_lite::Error::NotFound),
-                    Err(_) => break,
-                }
-            }
-            drop(route);
-            gone.cancel();
-            stop.cancel();
-            lock(&session.inner.offers).retain(|_, offer| !offer.stop.is_cancelled());
-        });
+    pub(super) fn routes(&self) -> &Arc<Routes> {
+        &self.inner.routes
     }
 
     /// Waits until the peer has asked for the broadcast that is published as `name`, as whoever watches it does.
     ///
     /// A peer that only connects never does. Does not end when the session does. Cancel safe.
     pub async fn requested(&self, name: &str) {
-        let mut requested = self.inner.requested.subscribe();
-        // It cannot fail, as this session has the other end.
-        let _ = requested
-            .wait_for(|requested| requested.contains(name))
-            .await;
+        self.inner.routes.requested(name).await;
     }
 
     /// Waits until the peer offers a broadcast named `name`.
     ///
-    /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. Cancel safe.
+    /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. The session is
+    /// kept for as long as anything of the broadcast is. Cancel safe.
     ///
     /// ```no_run
     /// # use iroh_live::MoqSession;
@@ -328,18 +287,18 @@ impl MoqSession {
     /// ```
     ///
     /// # Errors
-    /// See [`SubscribeError`].
-    pub async fn subscribe(&self, name: &str) -> Result<RemoteBroadcast, SubscribeError> {
-        let broadcast = self.find(name).await?;
-        self.keep();
-        Ok(broadcast)
+    /// See [`BroadcastError`].
+    pub async fn subscribe(&self, name: &str) -> Result<RemoteBroadcast, BroadcastError> {
+        let lease = self.inner.leases.occupy();
+        let broadcast = self.resolve(name).await?;
+        Ok(broadcast.with_lease(lease))
     }
 
-    /// The same, and is no reason to keep the session.
-    pub(crate) async fn find(&self, name: &str) -> Result<RemoteBroadcast, SubscribeError> {
-        let finding = async {
+    /// The same, and is no reason to keep the session when a call on it ends.
+    pub(crate) async fn resolve(&self, name: &str) -> Result<RemoteBroadcast, BroadcastError> {
+        let resolving = async {
             let broadcast = self.inner.remote.routed_broadcast(name).await?;
-            if !self.offered().iter().any(|offered| offered == name) {
+            if !self.announced().iter().any(|announced| announced == name) {
                 // The peer offers a whole branch of names, as a relay does, and promises nothing of this one.
                 let catalog = broadcast.track(Catalog::DEFAULT_NAME)?;
                 catalog
@@ -349,20 +308,21 @@ impl MoqSession {
             }
             Ok(broadcast)
         };
-        let found = tokio::select! {
-            found = finding => found,
+        let resolved = tokio::select! {
+            resolved = resolving => resolved,
             error = self.inner.session.closed() => Err(error),
         };
-        found
-            .map(|broadcast| {
-                RemoteBroadcast::new(name.to_owned(), broadcast)
-                    .with_peer_rate(self.inner.session.recv_bandwidth())
-            })
-            .map_err(|error| SubscribeError::new(name, error))
+        match resolved {
+            Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
+                .with_peer_rate(self.inner.session.recv_bandwidth())
+                .with_lease(self.lease.clone())),
+            Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
+            Err(_) => Err(BroadcastError::Session(self.disconnected().await)),
+        }
     }
 
-    /// Waits until the peer offers a name that `wanted` says so of, whatever is behind it. Cancel safe.
-    pub(crate) async fn offers(&self, wanted: impl Fn(&str) -> bool) -> String {
+    /// Waits until the peer announces a name that `wanted` says so of, whatever is behind it. Cancel safe.
+    pub(crate) async fn wait_for_name(&self, wanted: impl Fn(&str) -> bool) -> String {
         let mut announced = self.inner.remote.announced();
         while let Some(update) = announced.next().await {
             let name = update.prefix.to_string();
@@ -374,8 +334,8 @@ impl MoqSession {
         std::future::pending().await
     }
 
-    /// The names of the broadcasts that the peer has offered so far.
-    pub fn offered(&self) -> Vec<String> {
+    /// The names of the broadcasts that the peer has announced so far.
+    pub fn announced(&self) -> Vec<String> {
         let mut announced = self.inner.remote.announced();
         std::iter::from_fn(|| announced.try_next())
             .filter(|update| update.kind.is_active())
@@ -383,26 +343,23 @@ impl MoqSession {
             .collect()
     }
 
-    /// Ends the session at once. The peer is told `code`, one of [`close_code`] or an own one above 64, and `reason`.
-    pub fn close(&self, code: u32, reason: &str) {
-        self.end(DisconnectReason::LocalClose, code, reason);
+    /// Ends the session at once. The peer is told `code` and `reason`.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.end(Disconnect::local(code, reason), code, reason);
     }
 
     /// Ends a session that is lost, or that another one is used instead of.
-    pub(super) fn lose(&self, reason: &str) {
-        debug!(peer = %self.remote_id().fmt_short(), reason, "session given up");
-        self.end(
-            DisconnectReason::TransportError,
-            close_code::SUPERSEDED,
-            reason,
-        );
+    pub(super) fn abandon(&self, reason: &str) {
+        let _entered = self.inner.span.enter();
+        debug!(reason, "session given up");
+        self.end(Disconnect::lost(reason), CloseCode::SUPERSEDED, reason);
     }
 
-    fn end(&self, why: DisconnectReason, code: u32, reason: &str) {
+    fn end(&self, end: Disconnect, code: CloseCode, reason: &str) {
         let connection = &self.inner.connection;
         if connection.close_reason().is_none() {
             // The first to end it says why.
-            let _ = self.inner.reason.set(why);
+            let _ = self.inner.local_end.set(end);
             connection.close(code.into(), reason.as_bytes());
         }
     }
@@ -410,30 +367,42 @@ impl MoqSession {
     /// Ends the session when what was written is delivered.
     pub(super) async fn drain(&self) {
         if self.is_alive() {
-            let _ = self.inner.reason.set(DisconnectReason::LocalClose);
+            let end = Disconnect::local(CloseCode::DONE, "shut down");
+            let _ = self.inner.local_end.set(end);
         }
         if let Err(error) = self.inner.session.clone().close().await {
             debug!(%error, "not drained");
         }
     }
 
-    /// Waits until the session has ended, and says why. Cancel safe.
-    pub async fn closed(&self) -> ConnectionError {
-        self.inner.connection.closed().await
+    /// Waits until nobody has needed the session for as long as `grace`. From then on no handle keeps it. Cancel safe.
+    pub(super) async fn released(&self, grace: Duration) {
+        self.inner.leases.released(grace).await;
     }
 
     /// Waits until the session has ended, and says who ended it. Cancel safe.
-    pub async fn disconnected(&self) -> DisconnectReason {
-        match self.closed().await {
-            // Where this side has not meant to, its QUIC or MoQ found something wrong with what the peer sent.
-            ConnectionError::LocallyClosed => self
-                .inner
-                .reason
-                .get()
-                .copied()
-                .unwrap_or(DisconnectReason::TransportError),
-            error => DisconnectReason::from(&error),
-        }
+    pub async fn closed(&self) -> DisconnectReason {
+        self.disconnected().await.reason
+    }
+
+    /// Waits until the session has ended, and says all that is known of it. Cancel safe.
+    pub async fn disconnected(&self) -> Disconnect {
+        let error = self.inner.connection.closed().await;
+        self.end_by(&error)
+    }
+
+    /// All that is known of the end, if the session has ended.
+    pub fn ended(&self) -> Option<Disconnect> {
+        let error = self.inner.connection.close_reason()?;
+        Some(self.end_by(&error))
+    }
+
+    fn end_by(&self, error: &ConnectionError) -> Disconnect {
+        let local = match error {
+            ConnectionError::LocallyClosed => self.inner.local_end.get().cloned(),
+            _ => None,
+        };
+        local.unwrap_or_else(|| Disconnect::from(error))
     }
 
     /// The session has ended: lets go of what depends on it.
@@ -441,56 +410,37 @@ impl MoqSession {
         self.inner.ended.cancel();
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.inner.number.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_number(&self, number: u64) {
+        self.inner.number.store(number, Ordering::Relaxed);
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.inner.span
+    }
+
     /// Whether both are handles on one session.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// A reason to keep the session when a call on it ends.
-    pub(crate) fn hold(&self) -> SessionUse {
-        self.keep();
-        SessionUse(self.clone())
+    /// Whether the session carries anything beside a call, or may: the peer that dialled, and has once asked for a
+    /// broadcast, may still need it, and can end it by itself.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let may_be = self.is_incoming() && self.inner.routes.was_asked();
+        may_be || self.inner.leases.is_in_use()
     }
 
-    /// The same for good, where nobody will say when it is over.
-    pub(crate) fn keep(&self) {
-        self.inner.uses.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether there is any reason to keep the session when a call on it ends.
-    pub(crate) fn is_held(&self) -> bool {
-        self.inner.uses.load(Ordering::Relaxed) > 0
-    }
-
-    /// Begins a call on this session, unless there is one. To be ended with [`end_call`](Self::end_call).
-    pub(crate) fn begin_call(&self) -> bool {
-        !self.inner.in_call.swap(true, Ordering::AcqRel)
-    }
-
-    /// Waits until the call before is taken back on both sides, so that neither takes the next one for the same. Cancel
-    /// safe.
-    pub(crate) async fn last_call_gone(&self) {
-        let (offer, remote) = lock(&self.inner.last_call).clone();
-        if let Some(offer) = offer {
-            offer.gone.cancelled().await;
-        }
-        if let Some(remote) = remote {
-            // Not all peers take it back.
-            let _ = tokio::time::timeout(CALL_LINGER, remote.closed()).await;
-        }
-    }
-
-    pub(crate) fn is_in_call(&self) -> bool {
-        self.inner.in_call.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn end_call(&self, name: &str, remote: Option<RemoteBroadcast>) {
-        *lock(&self.inner.last_call) = (self.withdraw(name), remote);
-        self.inner.in_call.store(false, Ordering::Release);
+    /// The place for a call.
+    pub(crate) fn call(&self) -> &CallSlot {
+        &self.inner.call
     }
 }
 
-/// Whether MoQ can announce a broadcast under this name.
+/// Whether a program can announce a broadcast under this name.
 pub(super) fn valid_name(name: &str) -> Result<(), PublishError> {
     let path = moq_lite::Path::from(name.to_owned());
     let invalid = |source| PublishError::Name {
@@ -502,6 +452,9 @@ pub(super) fn valid_name(name: &str) -> Result<(), PublishError> {
     }
     if path.parts().any(|part| part == "*" || part == "**") {
         return Err(invalid(moq_lite::Error::Unroutable));
+    }
+    if path.as_str() == RESERVED_NAME {
+        return Err(PublishError::Reserved(name.to_owned()));
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use gst::glib;
 use iroh_live::{
-    broadcast::CatalogError,
-    iroh::{EndpointId, endpoint::ConnectionError},
-    transport::{ConnectError, SubscribeError, close_code},
+    broadcast::{CatalogError, StopReason},
+    iroh::EndpointId,
+    transport::{BroadcastError, CloseCode, ConnectError, Disconnect, DisconnectReason},
 };
 
 /// What to say to somebody whose publisher may have been started with another key.
@@ -55,15 +55,16 @@ impl Failure {
     }
 
     /// The publisher did not give the broadcast `name`.
-    pub(super) fn subscribing(error: &SubscribeError, name: &str, own: EndpointId) -> Self {
+    pub(super) fn subscribing(error: &BroadcastError, name: &str, own: EndpointId) -> Self {
         match error {
-            SubscribeError::Refused(_) => Self::Fatal(glib::Error::new(
+            BroadcastError::NotAllowed(_) => Self::Fatal(glib::Error::new(
                 gst::ResourceError::NotAuthorized,
                 &format!(
                     "The publisher does not let this viewer watch {name:?}. Ask for access for {own}"
                 ),
             )),
-            SubscribeError::NotFound(_) => Self::absent(name),
+            BroadcastError::NotFound(_) => Self::absent(name),
+            BroadcastError::Session(end) => Self::closed(end),
             error => Self::lost(&error.to_string()),
         }
     }
@@ -78,6 +79,15 @@ impl Failure {
     pub(super) fn catalog(error: CatalogError) -> Self {
         match error {
             CatalogError::Transport(error) => Self::lost(&error.to_string()),
+            CatalogError::Stopped(StopReason::Interrupted) => Self::stopped(),
+            CatalogError::Stopped(StopReason::NotAllowed) => Self::Fatal(glib::Error::new(
+                gst::ResourceError::NotAuthorized,
+                &capitalised(&error.to_string()),
+            )),
+            CatalogError::Stopped(reason) => Self::Again(glib::Error::new(
+                gst::ResourceError::Read,
+                &capitalised(&reason.to_string()),
+            )),
             error => Self::Fatal(glib::Error::new(
                 gst::StreamError::Format,
                 &format!(
@@ -89,15 +99,11 @@ impl Failure {
     }
 
     /// The session ended.
-    pub(super) fn closed(error: &ConnectionError) -> Self {
-        match error {
-            ConnectionError::ApplicationClosed(close)
-                if close.error_code == close_code::DONE.into() =>
-            {
-                Self::stopped()
-            }
-            ConnectionError::TimedOut => Self::lost("nothing came from it any more"),
-            error => Self::lost(&error.to_string()),
+    pub(super) fn closed(end: &Disconnect) -> Self {
+        match (end.reason, end.code) {
+            (DisconnectReason::RemoteClose, Some(CloseCode::DONE)) => Self::stopped(),
+            (DisconnectReason::TransportError, _) => Self::lost(&end.message),
+            _ => Self::lost(&end.to_string()),
         }
     }
 

@@ -71,10 +71,10 @@ impl<O: Observer> Follower<O> {
         let mut paths = self.session.path_changes();
         let session = self.session.clone();
         let mut closed = pin!(async {
-            let error = session.closed().await;
+            let end = session.disconnected().await;
             // How the broadcast ended may be in what came before.
             tokio::time::sleep(CLOSE_GRACE).await;
-            error
+            end
         });
         loop {
             tokio::select! {
@@ -87,7 +87,7 @@ impl<O: Observer> Follower<O> {
                     Err(error) => return Err(self.failure(error)),
                 },
                 done = self.readers.next() => self.reader_done(done).await?,
-                error = &mut closed => return Err(Failure::closed(&error)),
+                end = &mut closed => return Err(Failure::closed(&end)),
                 Some(_) = paths.next() => self.run.observer.set_session(Some(&self.session)),
             }
         }
@@ -96,8 +96,8 @@ impl<O: Observer> Follower<O> {
 
     /// The catalog broke off. If that was the session's end, that says more.
     fn failure(&self, error: CatalogError) -> Failure {
-        match (error, self.session.connection().close_reason()) {
-            (CatalogError::Transport(_), Some(reason)) => Failure::closed(&reason),
+        match (error, self.session.ended()) {
+            (CatalogError::Transport(_), Some(end)) => Failure::closed(&end),
             (error, _) => Failure::catalog(error),
         }
     }

@@ -172,7 +172,7 @@ async fn find<O: Observer>(run: &Run<O>, session: &MoqSession) -> Result<RemoteB
     let found = tokio::select! {
         found = &mut subscribe => found,
         () = tokio::time::sleep(ABSENT_AFTER) => {
-            let offered = match session.offered().as_slice() {
+            let offered = match session.announced().as_slice() {
                 [] => "It has none at the moment".to_owned(),
                 names => {
                     let some: Vec<_> = names.iter().take(MAX_NAMES).map(String::as_str).collect();

@@ -1,15 +1,21 @@
-//! Looking at the sessions that peers begin before they are let in.
+//! Admission: looking at the sessions that peers begin before they are let in.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::Stream;
 use iroh::{EndpointId, endpoint::Connection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{AcceptSessionError, MoqSession, PathInfo, close_code};
+use super::{close::CloseCode, error::AcceptSessionError, path::PathInfo, session::MoqSession};
 
 /// How many sessions may wait to be looked at; more are turned away.
 pub(super) const MAX_WAITING: usize = 64;
 
-/// The sessions that peers begin, to be let in or refused one by one; see
-/// [`Moq::screen`](super::Moq::screen).
+/// The sessions that peers begin, to be let in or refused one by one; see [`Moq::admission`](super::Moq::admission). A
+/// [`Stream`] too.
 ///
 /// When this is dropped, those that still wait are refused, and later ones come in by themselves again.
 #[derive(Debug)]
@@ -18,10 +24,18 @@ pub struct IncomingSessions {
 }
 
 impl IncomingSessions {
-    /// The next session; `None` when the transport was shut down or [`screen`](super::Moq::screen) was called again.
+    /// The next session; `None` when the transport was shut down or [`admission`](super::Moq::admission) was called again.
     /// Cancel safe.
     pub async fn next(&mut self) -> Option<IncomingSession> {
         self.receiver.recv().await
+    }
+}
+
+impl Stream for IncomingSessions {
+    type Item = IncomingSession;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<IncomingSession>> {
+        self.receiver.poll_recv(cx)
     }
 }
 
@@ -39,20 +53,20 @@ pub struct IncomingSession {
 #[derive(Debug)]
 pub(super) enum Decision {
     Accept,
-    Reject { code: u32, reason: String },
+    Reject { code: CloseCode, reason: String },
 }
 
 /// The side of the transport.
-pub(super) struct Question {
+pub(super) struct PendingAdmission {
     decision: oneshot::Receiver<Decision>,
     outcome: oneshot::Sender<Result<MoqSession, AcceptSessionError>>,
 }
 
-impl Question {
+impl PendingAdmission {
     pub(super) fn new(connection: Connection) -> (Self, IncomingSession) {
         let (decision, decided) = oneshot::channel();
         let (outcome, result) = oneshot::channel();
-        let question = Self {
+        let pending = Self {
             decision: decided,
             outcome,
         };
@@ -61,18 +75,18 @@ impl Question {
             decision,
             outcome: result,
         };
-        (question, session)
+        (pending, session)
     }
 
     /// Waits for the program. Cancel safe.
     pub(super) async fn decision(&mut self) -> Decision {
         (&mut self.decision).await.unwrap_or(Decision::Reject {
-            code: close_code::REFUSED,
+            code: CloseCode::REFUSED,
             reason: "not taken".into(),
         })
     }
 
-    pub(super) fn tell(self, outcome: Result<MoqSession, AcceptSessionError>) {
+    pub(super) fn resolve(self, outcome: Result<MoqSession, AcceptSessionError>) {
         // The program need not wait for it.
         let _ = self.outcome.send(outcome);
     }
@@ -112,11 +126,11 @@ impl IncomingSession {
         }
     }
 
-    /// Sends the peer away; it is told `code`, one of [`close_code`] or an own one above 64, and `reason`.
+    /// Sends the peer away; it is told `code` and `reason`.
     ///
-    /// Of [`close_code::REFUSED`] and [`close_code::BUSY`] a dialer makes errors of their own. Does nothing where this
+    /// Of [`CloseCode::REFUSED`] and [`CloseCode::BUSY`] a dialer makes errors of their own. Does nothing where this
     /// side dialled the peer meanwhile, and so has taken the session already.
-    pub fn reject(self, code: u32, reason: &str) {
+    pub fn reject(self, code: CloseCode, reason: &str) {
         let reason = reason.to_owned();
         // Fails where the peer has left.
         let _ = self.decision.send(Decision::Reject { code, reason });

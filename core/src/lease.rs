@@ -1,0 +1,149 @@
+//! Who needs something that is shared, so that it can be let go of when nobody does.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+/// How a lease is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Somebody has it in hand.
+    Held,
+    /// Something flows through it.
+    InUse,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    in_use: usize,
+    /// Nobody gets one any more.
+    sealed: bool,
+}
+
+/// The leases of one thing.
+#[derive(Debug, Default)]
+pub(crate) struct Leases(watch::Sender<Count>);
+
+/// A reason to keep a thing, until it is dropped. A clone is another one.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    count: watch::Sender<Count>,
+    kind: Kind,
+}
+
+impl Leases {
+    /// For whoever has the thing in hand. `None` when it was let go of.
+    pub(crate) fn hold(&self) -> Option<Lease> {
+        Lease::take(&self.0, Kind::Held)
+    }
+
+    /// For whoever moves something through it. `None` when it was let go of.
+    pub(crate) fn occupy(&self) -> Option<Lease> {
+        Lease::take(&self.0, Kind::InUse)
+    }
+
+    /// Whether anything flows through it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.borrow().in_use > 0
+    }
+
+    /// Waits until nobody has had a lease for as long as `grace`, and gives none from then on. Cancel safe.
+    pub(crate) async fn released(&self, grace: Duration) {
+        let mut count = self.0.subscribe();
+        loop {
+            // The sender is in `self`.
+            let _ = count.wait_for(|count| count.all == 0).await.map(drop);
+            let taken = count.wait_for(|count| count.all > 0);
+            if tokio::time::timeout(grace, taken).await.is_ok() {
+                continue;
+            }
+            let sealed = self.0.send_if_modified(|count| {
+                count.sealed = count.all == 0;
+                count.sealed
+            });
+            if sealed {
+                return;
+            }
+        }
+    }
+}
+
+impl Lease {
+    fn take(count: &watch::Sender<Count>, kind: Kind) -> Option<Self> {
+        let taken = count.send_if_modified(|count| {
+            if count.sealed {
+                return false;
+            }
+            count.all += 1;
+            count.in_use += usize::from(kind == Kind::InUse);
+            true
+        });
+        taken.then(|| Self {
+            count: count.clone(),
+            kind,
+        })
+    }
+}
+
+impl Clone for Lease {
+    fn clone(&self) -> Self {
+        self.count.send_modify(|count| {
+            count.all += 1;
+            count.in_use += usize::from(self.kind == Kind::InUse);
+        });
+        Self {
+            count: self.count.clone(),
+            kind: self.kind,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| {
+            count.all -= 1;
+            count.in_use -= usize::from(self.kind == Kind::InUse);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(2);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_holds_for_the_grace_is_released_once() {
+        let leases = Leases::default();
+        let first = leases.hold().unwrap();
+        let released = leases.released(GRACE);
+        tokio::pin!(released);
+        assert!(
+            tokio::time::timeout(GRACE * 2, &mut released)
+                .await
+                .is_err()
+        );
+        // Another one within the grace begins it anew.
+        drop(first);
+        assert!(
+            tokio::time::timeout(GRACE / 2, &mut released)
+                .await
+                .is_err()
+        );
+        let second = leases.occupy().unwrap();
+        let third = second.clone();
+        drop(second);
+        assert!(leases.is_in_use());
+        assert!(
+            tokio::time::timeout(GRACE * 2, &mut released)
+                .await
+                .is_err()
+        );
+        drop(third);
+        released.await;
+        assert!(!leases.is_in_use());
+        assert!(leases.hold().is_none() && leases.occupy().is_none());
+    }
+}

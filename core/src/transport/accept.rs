@@ -1,0 +1,122 @@
+//! Letting peers in.
+
+use std::{sync::Arc, time::Duration};
+
+use iroh::endpoint::{Connection, ConnectionError};
+use moq_lite::Server;
+use tokio::{sync::mpsc, time::timeout};
+use tracing::debug;
+
+use super::{
+    admission::{Decision, PendingAdmission},
+    close::CloseCode,
+    error::AcceptSessionError,
+    lock, now,
+    peer::Turn,
+    quic::QuicSession,
+    registry::Registry,
+    session::{MoqSession, session_span},
+};
+
+/// A peer that has connected must speak MoQ within this time.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Lets a peer in that has connected, and stays with it.
+pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
+    if !registry.may_connect(connection.remote_id()) {
+        debug!("refused");
+        connection.close(CloseCode::REFUSED.into(), b"not allowed");
+        return;
+    }
+    let mut pending = None;
+    let outcome = tokio::select! {
+        outcome = enter(registry, &connection, &mut pending) => outcome,
+        error = connection.closed() => Err(AcceptSessionError::Gone(error)),
+        () = registry.stopping.cancelled() => {
+            connection.close(CloseCode::DONE.into(), b"shut down");
+            Err(AcceptSessionError::Shutdown)
+        }
+    };
+    if let Err(error) = &outcome {
+        debug!(%error, "no session");
+        // Where something is wrong with the peer; otherwise it is closed already, and the first word counts.
+        connection.close(CloseCode::VIOLATION.into(), error.to_string().as_bytes());
+    }
+    if let Some(pending) = pending {
+        pending.resolve(outcome);
+    }
+    connection.closed().await;
+}
+
+async fn enter(
+    registry: &Arc<Registry>,
+    connection: &Connection,
+    pending: &mut Option<PendingAdmission>,
+) -> Result<MoqSession, AcceptSessionError> {
+    let number = registry.next_connection();
+    let peer = registry.peer(connection.remote_id());
+    let quic = QuicSession::new(connection.clone());
+    let server = Server::new();
+    let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
+    if let Some(asked) = ask(registry, connection)? {
+        let asked = pending.insert(asked);
+        let decision = tokio::select! {
+            decision = asked.decision() => decision,
+            () = peer.wanted() => Decision::Accept,
+        };
+        if let Decision::Reject { code, reason } = decision {
+            connection.close(code.into(), reason.as_bytes());
+            return Err(AcceptSessionError::Gone(connection.closed().await));
+        }
+    }
+    let turn = peer.turn(number).await;
+    let span = session_span(connection.remote_id(), true);
+    let origins = registry.origins(&span);
+    let handshake = handshake
+        .with_publisher(&origins.local)
+        .with_subscriber(origins.remote.clone());
+    let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
+    if let Some(gone) = connection.close_reason() {
+        // The peer left while it was decided about; what was written to it has gone nowhere.
+        return Err(AcceptSessionError::Gone(gone));
+    }
+    registry.drive(driver, &span);
+    let session = registry.session(connection.clone(), session, origins, true);
+    if let Turn::Primary(claim) = turn {
+        claim.establish(&session);
+    }
+    if !registry.register(&session, &peer) {
+        return Err(AcceptSessionError::Shutdown);
+    }
+    Ok(session)
+}
+
+/// Asks the program about a session, if it wants to be asked.
+fn ask(
+    registry: &Registry,
+    connection: &Connection,
+) -> Result<Option<PendingAdmission>, AcceptSessionError> {
+    let Some(admission) = lock(&registry.admission).clone() else {
+        return Ok(None);
+    };
+    let (pending, incoming) = PendingAdmission::new(connection.clone());
+    match admission.try_send(incoming) {
+        Ok(()) => Ok(Some(pending)),
+        Err(mpsc::error::TrySendError::Closed(_)) => Ok(None),
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            connection.close(CloseCode::BUSY.into(), b"too many are waiting");
+            Err(AcceptSessionError::Gone(ConnectionError::LocallyClosed))
+        }
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    handshake: impl Future<Output = Result<T, moq_lite::Error>>,
+) -> Result<T, AcceptSessionError> {
+    timeout(limit, handshake)
+        .await
+        .map_err(|_| moq_lite::Error::Timeout)
+        .flatten()
+        .map_err(AcceptSessionError::Handshake)
+}
