@@ -69,15 +69,24 @@ impl Leases {
     }
 }
 
+impl Count {
+    /// Changes it, and says whether anybody who waits has to know.
+    fn change(&mut self, kind: Kind, change: impl Fn(&mut usize)) -> bool {
+        let before = self.all;
+        change(&mut self.all);
+        if kind == Kind::InUse {
+            change(&mut self.in_use);
+        }
+        before == 0 || self.all == 0
+    }
+}
+
 impl Lease {
     fn take(count: &watch::Sender<Count>, kind: Kind) -> Option<Self> {
-        let taken = count.send_if_modified(|count| {
-            if count.sealed {
-                return false;
-            }
-            count.all += 1;
-            count.in_use += usize::from(kind == Kind::InUse);
-            true
+        let mut taken = false;
+        count.send_if_modified(|count| {
+            taken = !count.sealed;
+            taken && count.change(kind, |n| *n += 1)
         });
         taken.then(|| Self {
             count: count.clone(),
@@ -88,10 +97,8 @@ impl Lease {
 
 impl Clone for Lease {
     fn clone(&self) -> Self {
-        self.count.send_modify(|count| {
-            count.all += 1;
-            count.in_use += usize::from(self.kind == Kind::InUse);
-        });
+        self.count
+            .send_if_modified(|count| count.change(self.kind, |n| *n += 1));
         Self {
             count: self.count.clone(),
             kind: self.kind,
@@ -101,10 +108,8 @@ impl Clone for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.count.send_modify(|count| {
-            count.all -= 1;
-            count.in_use -= usize::from(self.kind == Kind::InUse);
-        });
+        self.count
+            .send_if_modified(|count| count.change(self.kind, |n| *n -= 1));
     }
 }
 

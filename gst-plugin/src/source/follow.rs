@@ -34,8 +34,8 @@ const LAST_FRAMES: Duration = Duration::from_secs(5);
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// When to look again whether a track has begun anew that is still listed after its end. The transport remembers what it had
-/// for half a minute.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// for half a minute after it was last looked at: sooner, it would always give that.
+const PROBE_INTERVAL: Duration = Duration::from_secs(31);
 
 /// After so many attempts in a row without a frame there is a warning. One may be the catalog being a moment behind.
 const MAX_EMPTY_ATTEMPTS: u32 = 2;
