@@ -84,3 +84,39 @@ fn files_that_are_named_exist() {
         "only {named} files are named: is the check blind?"
     );
 }
+
+/// In pictures modules go by their short names, as `transport/quic` and `sink/` do.
+#[test]
+fn modules_in_pictures_exist() {
+    let sources =
+        ["core/src", "core/src/media", "gst-plugin/src"].map(|folder| root().join(folder));
+    let exists = |module: &str| {
+        sources.iter().any(|source| {
+            let path = source.join(module);
+            path.is_dir() || path.with_extension("rs").is_file()
+        })
+    };
+    let mut named = 0;
+    for guide in guides() {
+        let text = fs::read_to_string(&guide).expect("it can be read");
+        let pictures = text
+            .split("```text")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next());
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '_' || c == '/';
+        for word in pictures.flat_map(|picture| picture.split(|c| !is_part(c))) {
+            if word.contains('/') {
+                assert!(
+                    exists(word),
+                    "{} shows {word}, which is not there",
+                    guide.display()
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(
+        named >= 15,
+        "only {named} modules are shown: is the check blind?"
+    );
+}
