@@ -22,6 +22,7 @@
 //!
 //! [`RemoteBroadcast::adaptive`]: crate::RemoteBroadcast::adaptive
 
+mod attempt;
 mod backoff;
 mod encoder;
 mod handover;

@@ -14,7 +14,7 @@ use crate::{
 /// sent again, and for what the estimate is too high, as it is the highest of late.
 const SHARE: f64 = 0.8;
 /// Sound and headers may take so much of it; what is more has to be sent again, and passes.
-const BESIDE: f64 = 0.5;
+const OTHER_TRAFFIC: f64 = 0.5;
 /// What is looked at is that of this time: a key frame makes a queue for a moment, and two lost of ten packets tell
 /// nothing.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ pub struct EncoderRate {
     /// The signals since the bitrate was last lowered.
     recent: SlidingWindow<NetworkSignals>,
     /// What is sent besides what the encoder produces, bits per second.
-    beside: f64,
+    other_traffic: f64,
     quiet_since: Duration,
     hold: Duration,
     probe: Option<Probe>,
@@ -95,7 +95,7 @@ impl EncoderRate {
             epoch: Instant::now(),
             shortest: WindowedMin::new(RTT_WINDOW),
             recent: SlidingWindow::new(WINDOW),
-            beside: 0.0,
+            other_traffic: 0.0,
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
             probe: None,
@@ -126,13 +126,13 @@ impl EncoderRate {
         let before = self.target();
         let link = self.link(signals, shortest, produced);
         if link == Link::Free && self.recent.whole().is_some() {
-            let beside = sent(&self.recent) - produced;
-            self.beside = beside.clamp(0.0, estimate * BESIDE);
+            let other_traffic = sent(&self.recent) - produced;
+            self.other_traffic = other_traffic.clamp(0.0, estimate * OTHER_TRAFFIC);
         }
-        let usable = estimate * SHARE - self.beside;
+        let usable = estimate * SHARE - self.other_traffic;
         // An estimate that was never used up may only be what was sent.
-        let used =
-            estimate < (before as f64 + self.beside) * USED && produced >= before as f64 * TAKEN;
+        let used = estimate < (before as f64 + self.other_traffic) * USED
+            && produced >= before as f64 * TAKEN;
         let rate = Rate::from_bps(self.allowed(usable, used, link, now) as u64);
         let target = self.control.update(Some(rate), self.epoch + now)?.as_bps();
         if target < before {
@@ -153,11 +153,14 @@ impl EncoderRate {
                 return Link::Full;
             }
         }
-        let (offered, most) = (produced + self.beside, signals.available_bandwidth as f64);
+        let (offered, most) = (
+            produced + self.other_traffic,
+            signals.available_bandwidth as f64,
+        );
         let waiting = whole.is_some() && sent(recent) < produced * PASSING;
         let trouble = signals.loss_rate > LOSS || signals.rtt > queued;
         if waiting || offered > most * BEYOND || offered > most && trouble {
-            return Link::Tight;
+            return Link::Strained;
         }
         Link::Free
     }
@@ -215,7 +218,7 @@ enum Link {
     /// Round-trip time or loss say that too much is sent.
     Full,
     /// More is produced than the congestion controller says can be sent, and it shows.
-    Tight,
+    Strained,
     /// Nothing speaks against more.
     Free,
 }

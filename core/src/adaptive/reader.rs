@@ -10,12 +10,13 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    attempt::{Attempt, AttemptState, Receiving},
     handover::{Arrived, Handover, Patience, Step},
     interface::{
         AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, check,
     },
     ladder::Ladder,
-    meter::{DownloadMeter, DownloadReport},
+    meter::DownloadReport,
     output::Output,
     quality::Quality,
     select::{Decision, Measured, Selector},
@@ -67,28 +68,6 @@ pub struct AdaptiveReader {
     lost: Option<AdaptiveError>,
     attempt: Option<Attempt>,
     output: Output,
-}
-
-/// A rendition that is received.
-struct Receiving {
-    rendition: Arc<Rendition>,
-    /// How the catalog describes it now, from the next key frame on.
-    update: Option<Arc<Rendition>>,
-    reader: EncodedReader,
-    meter: DownloadMeter,
-}
-
-struct Attempt {
-    rendition: Arc<Rendition>,
-    state: AttemptState,
-    handover: Handover,
-    /// When it is served before the rendition that is watched.
-    prefer_at: Option<Duration>,
-}
-
-enum AttemptState {
-    Opening(BoxFuture<'static, Result<EncodedReader, SubscribeTrackError>>),
-    Reading(Box<Receiving>),
 }
 
 enum Event {
@@ -315,33 +294,10 @@ impl AdaptiveReader {
                 self.stale = true;
             }
             Event::Frame(Ok(Some(frame))) => self.take_frame(frame, arrival),
-            Event::Frame(ended) => {
-                let name = self
-                    .current
-                    .take()
-                    .map(|source| source.rendition.name.clone());
-                if let Some(attempt) = &mut self.attempt {
-                    attempt.handover.end_old();
-                }
-                match (ended, name) {
-                    (Err(error), _) => {
-                        debug!(%error, "the rendition was lost");
-                        self.lost = Some(error.into());
-                        self.selector.lost(now);
-                    }
-                    (Ok(_), Some(name)) => self.finish(name, now),
-                    (Ok(_), None) => {}
-                }
-                self.stale = true;
-            }
+            Event::Frame(ended) => self.current_ended(ended, now),
             Event::Opened(Ok(reader)) => {
                 if let Some(attempt) = &mut self.attempt {
-                    attempt.state = AttemptState::Reading(Box::new(Receiving {
-                        rendition: attempt.rendition.clone(),
-                        update: None,
-                        reader: *reader,
-                        meter: DownloadMeter::with_budget(self.config.budget),
-                    }));
+                    attempt.opened(*reader, self.config.budget);
                 }
             }
             Event::Opened(Err(error)) => {
@@ -354,26 +310,42 @@ impl AdaptiveReader {
             }
             Event::Next(Ok(Some(frame))) => {
                 if let Some(attempt) = &mut self.attempt {
-                    if let AttemptState::Reading(source) = &mut attempt.state {
-                        source.observe(&frame, arrival);
-                    }
-                    attempt.handover.push_new(Arrived { frame, at: arrival });
+                    attempt.push(frame, arrival);
                 }
             }
-            Event::Next(ended) => {
-                let name = self
-                    .attempt
-                    .as_ref()
-                    .map(|attempt| attempt.rendition.name.clone());
-                self.selector.failed(now);
-                self.abandon();
-                match (ended, name) {
-                    (Err(error), _) => debug!(%error, "the rendition was lost before it was shown"),
-                    (Ok(_), Some(name)) => self.finish(name, now),
-                    (Ok(_), None) => {}
-                }
-            }
+            Event::Next(ended) => self.next_ended(ended, now),
             Event::Time => {}
+        }
+    }
+
+    /// The rendition that is watched has no more frames.
+    fn current_ended(&mut self, ended: Result<Option<EncodedFrame>, ReadError>, now: Duration) {
+        let current = self.current.take();
+        if let Some(attempt) = &mut self.attempt {
+            attempt.handover.end_old();
+        }
+        match (ended, current) {
+            (Err(error), _) => {
+                debug!(%error, "the rendition was lost");
+                self.lost = Some(error.into());
+                self.selector.lost(now);
+            }
+            (Ok(_), Some(current)) => self.finish(current.rendition.name.clone(), now),
+            (Ok(_), None) => {}
+        }
+        self.stale = true;
+    }
+
+    /// The rendition that is being switched to has no more frames.
+    fn next_ended(&mut self, ended: Result<Option<EncodedFrame>, ReadError>, now: Duration) {
+        let next = self.attempt.as_ref();
+        let name = next.map(|attempt| attempt.rendition.name.clone());
+        self.selector.failed(now);
+        self.abandon();
+        match (ended, name) {
+            (Err(error), _) => debug!(%error, "the rendition was lost before it was shown"),
+            (Ok(_), Some(name)) => self.finish(name, now),
+            (Ok(_), None) => {}
         }
     }
 
@@ -558,23 +530,13 @@ impl AdaptiveReader {
             rising = self.selector.is_rising(),
             "a switch begins"
         );
-        let (broadcast, wanted) = (self.broadcast.clone(), rendition.clone());
         let mut max_age = self.config.max_age;
         if self.selector.is_rising() {
             // Its next group must not wait for the rest of the one that is under way.
             max_age = max_age.min(self.config.hold);
         }
-        let opening = Box::pin(async move {
-            broadcast
-                .subscribe_with(&wanted.name, &wanted.config, max_age, priority)
-                .await
-        });
-        self.attempt = Some(Attempt {
-            rendition,
-            state: AttemptState::Opening(opening),
-            handover,
-            prefer_at: None,
-        });
+        let attempt = Attempt::open(&self.broadcast, rendition, max_age, priority, handover);
+        self.attempt = Some(attempt);
     }
 
     /// Gives the switch under way up.
@@ -622,12 +584,9 @@ impl AdaptiveReader {
     }
 
     fn publish_status(&self, report: Option<DownloadReport>) {
-        let ladder: Vec<_> = self
-            .selector
-            .ladder()
-            .iter()
-            .filter_map(|rung| self.ladder.find(&rung.name).cloned())
-            .collect();
+        let rungs = self.selector.ladder().iter();
+        let ladder = rungs.filter_map(|rung| self.ladder.find(&rung.name).cloned());
+        let ladder = ladder.collect();
         self.status.send_modify(|status| {
             status.rendition = self.current.as_ref().map(|source| source.rendition.clone());
             status.switching_to = self.selector.target().map(str::to_owned);
@@ -635,27 +594,5 @@ impl AdaptiveReader {
             status.report = report.unwrap_or(status.report);
             status.download_bandwidth = self.broadcast.download_bandwidth();
         });
-    }
-}
-
-impl Attempt {
-    fn receiving(&mut self) -> Option<&mut Receiving> {
-        match &mut self.state {
-            AttemptState::Reading(source) => Some(source),
-            AttemptState::Opening(_) => None,
-        }
-    }
-}
-
-impl Receiving {
-    fn observe(&mut self, frame: &EncodedFrame, arrival: Duration) {
-        let (timestamp, bytes) = (frame.timestamp, frame.payload.len());
-        self.meter.observe(
-            timestamp,
-            bytes,
-            frame.keyframe,
-            frame.discontinuity,
-            arrival,
-        );
     }
 }

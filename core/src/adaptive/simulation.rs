@@ -26,7 +26,7 @@ const RATES: [(&str, u64, u32); 3] = [
 
 /// What the link is like at a moment.
 #[derive(Debug, Clone, Copy)]
-struct Weather {
+struct LinkState {
     /// Bits per second.
     capacity: f64,
     /// One way.
@@ -35,20 +35,20 @@ struct Weather {
     loss: f64,
 }
 
-const FINE: Weather = Weather {
+const FINE: LinkState = LinkState {
     capacity: 10e6,
     delay: Duration::from_millis(25),
     loss: 0.0,
 };
 
-fn thin(capacity: f64) -> Weather {
-    Weather { capacity, ..FINE }
+fn thin(capacity: f64) -> LinkState {
+    LinkState { capacity, ..FINE }
 }
 
-fn lossy(loss: f64) -> Weather {
+fn lossy(loss: f64) -> LinkState {
     // A congestion controller takes loss for congestion, more or less.
     let capacity = if loss > 0.05 { 1.2e6 } else { FINE.capacity };
-    Weather {
+    LinkState {
         capacity,
         loss,
         ..FINE
@@ -138,7 +138,7 @@ impl Stream {
         &mut self,
         mut budget: f64,
         now: Duration,
-        weather: Weather,
+        link: LinkState,
         random: &mut Random,
     ) -> f64 {
         while let Some(frame) = self.queue.front_mut() {
@@ -152,12 +152,12 @@ impl Stream {
             };
             frame.discontinuity = std::mem::take(&mut self.skipped);
             let packets = frame.bytes.div_ceil(1200);
-            let mut at = now + weather.delay;
+            let mut at = now + link.delay;
             for _ in 0..packets {
-                let mut again = now + weather.delay;
-                while random.chance(weather.loss) {
+                let mut again = now + link.delay;
+                while random.chance(link.loss) {
                     // Found out, and sent again.
-                    again += weather.delay * 3;
+                    again += link.delay * 3;
                 }
                 at = at.max(again);
             }
@@ -189,7 +189,7 @@ impl Random {
 
 /// A frame that was shown.
 #[derive(Debug, Clone, Copy)]
-struct Shown {
+struct ShownFrame {
     at: Duration,
     number: u64,
     rung: usize,
@@ -205,7 +205,7 @@ struct Simulation {
     random: Random,
     peer_reports: bool,
     carried: f64,
-    shown: Vec<Shown>,
+    shown: Vec<ShownFrame>,
     played: Option<Duration>,
     switches: Vec<(Duration, usize)>,
     /// The longest time that two renditions were received.
@@ -246,20 +246,20 @@ impl Simulation {
         self.current.as_ref().map(|stream| RATES[stream.rung].0)
     }
 
-    fn run(&mut self, time: Duration, weather: Weather) {
+    fn run(&mut self, time: Duration, link: LinkState) {
         let end = self.now + time;
         while self.now < end {
             self.now += MS;
-            self.network(weather);
+            self.network(link);
             self.arrivals();
             self.handover();
             if self.now.as_millis().is_multiple_of(200) {
-                self.tick(weather);
+                self.tick(link);
             }
         }
     }
 
-    fn network(&mut self, weather: Weather) {
+    fn network(&mut self, link: LinkState) {
         let live = (self.now.as_micros() as u64 * FPS) / 1_000_000;
         let mut streams: Vec<_> = self
             .current
@@ -267,11 +267,11 @@ impl Simulation {
             .chain(self.attempt.iter_mut().map(|(stream, ..)| stream))
             .collect();
         streams.sort_by_key(|stream| std::cmp::Reverse(stream.priority));
-        let all = weather.capacity * MS.as_secs_f64();
+        let all = link.capacity * MS.as_secs_f64();
         let mut budget = all;
         for stream in streams {
             stream.encode(self.now, live);
-            budget = stream.send(budget, self.now, weather, &mut self.random);
+            budget = stream.send(budget, self.now, link, &mut self.random);
         }
         let rate = (all - budget) / MS.as_secs_f64();
         self.carried += (rate - self.carried) / 500.0;
@@ -290,7 +290,7 @@ impl Simulation {
                     }
                     None => {
                         self.played = Some(frame.timestamp);
-                        self.shown.push(Shown {
+                        self.shown.push(ShownFrame {
                             at: now,
                             number: packet.number,
                             rung: stream.rung,
@@ -314,7 +314,7 @@ impl Simulation {
             return;
         }
         self.played = Some(frame.timestamp);
-        self.shown.push(Shown {
+        self.shown.push(ShownFrame {
             at: self.now,
             number: number(frame),
             rung,
@@ -357,7 +357,7 @@ impl Simulation {
         }
     }
 
-    fn tick(&mut self, weather: Weather) {
+    fn tick(&mut self, link: LinkState) {
         let report = self
             .current
             .as_ref()
@@ -411,7 +411,7 @@ impl Simulation {
                     Some(stream) if !rising => stream.priority = 0,
                     Some(_) => {}
                 }
-                let mut stream = Stream::new(rung, u8::from(!rising), self.now + weather.delay);
+                let mut stream = Stream::new(rung, u8::from(!rising), self.now + link.delay);
                 if rising {
                     stream.max_age = HOLD.as_millis() as u64 * FPS / 1000;
                 }
@@ -448,7 +448,7 @@ impl Simulation {
         );
     }
 
-    fn since(&self, from: Duration) -> impl Iterator<Item = &Shown> {
+    fn since(&self, from: Duration) -> impl Iterator<Item = &ShownFrame> {
         self.shown.iter().filter(move |shown| shown.at >= from)
     }
 
@@ -641,11 +641,11 @@ fn a_longer_path_is_no_reason_to_switch() {
     both(|simulation| {
         simulation.run(seconds(30), FINE);
         for delay in [300, 500, 25] {
-            let weather = Weather {
+            let link = LinkState {
                 delay: Duration::from_millis(delay),
                 ..FINE
             };
-            simulation.run(seconds(30), weather);
+            simulation.run(seconds(30), link);
         }
         assert!(
             simulation.switches.iter().all(|(at, _)| *at < seconds(30)),
@@ -661,7 +661,7 @@ fn whatever_the_link_does_the_picture_continues_and_in_the_end_it_is_the_best() 
         let mut simulation = Simulation::new(seed % 2 == 0, seed);
         let mut random = Random(seed * 7919);
         for _ in 0..12 {
-            let weather = Weather {
+            let link = LinkState {
                 capacity: 100e3 * 60f64.powf(random.next()),
                 delay: MS * (5 + (random.next() * 150.0) as u32),
                 loss: if random.chance(0.3) {
@@ -670,7 +670,7 @@ fn whatever_the_link_does_the_picture_continues_and_in_the_end_it_is_the_best() 
                     0.0
                 },
             };
-            simulation.run(Duration::from_secs_f64(1.0 + random.next() * 12.0), weather);
+            simulation.run(Duration::from_secs_f64(1.0 + random.next() * 12.0), link);
         }
         simulation.run(seconds(120), FINE);
         simulation.check();

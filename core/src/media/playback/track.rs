@@ -13,7 +13,7 @@ use super::{
     reports::{Failure, Part, Report},
 };
 use crate::{
-    media::receive::{RenditionConfig, RenditionReader, feed::FeedEnd, same_codec},
+    media::receive::{RenditionConfig, RenditionError, RenditionReader, feed::FeedEnd, same_codec},
     retry::Backoff,
 };
 
@@ -42,16 +42,7 @@ pub(super) async fn play(
     control: &TrackControl,
     output: Output,
 ) -> Result<(), PlaybackError> {
-    let open = || {
-        let config = RenditionConfig {
-            kind: control.kind,
-            quality: control.quality(),
-            latency: player.config.latency,
-            candidates: player.candidates,
-            hardware: player.config.hardware,
-        };
-        RenditionReader::open(&player.broadcast, config, control.history.clone())
-    };
+    let open = || open(player, control);
     let Some(mut reader) = open().await? else {
         return Ok(());
     };
@@ -122,6 +113,21 @@ pub(super) async fn play(
         }
     }
     Ok(())
+}
+
+/// Begins to read the track; `None` if the broadcast ends without it.
+async fn open(
+    player: &Player,
+    control: &TrackControl,
+) -> Result<Option<RenditionReader>, RenditionError> {
+    let config = RenditionConfig {
+        kind: control.kind,
+        quality: control.quality(),
+        latency: player.config.latency,
+        candidates: player.candidates,
+        hardware: player.config.hardware,
+    };
+    RenditionReader::open(&player.broadcast, config, control.history.clone()).await
 }
 
 /// Feeds a branch until there is no more, or it fails.

@@ -25,30 +25,23 @@
 //! Network Delays", GRAME 2005) recover a media clock from the minimum over a sliding window, as
 //! RTP receivers do. The jitter statistic is that of RFC 3550, section 6.4.1.
 
+mod minima;
+
 use std::time::Duration;
+
+use minima::{FallingMinimum, QUIET_BURST, WINDOW, Window};
 
 const MS: i64 = 1_000_000;
 
-/// A track's delay is known when its minimum has not fallen for this long: about one audio frame.
-const QUIET: u64 = 20 * MS as u64;
-/// The same once a backlog is seen to drain. On a far path it comes in flights a round trip apart.
-const QUIET_BURST: u64 = 80 * MS as u64;
-/// A fall of the minimum beyond this shows a backlog being drained.
-const BURST: i64 = 50 * MS;
 /// Acquisition is over after this in any case: nobody waits longer for the first picture.
 const SETTLE_MAX: u64 = 300 * MS as u64;
 /// A fall of the minimum below this is not worth waiting for.
 const EPSILON: i64 = 5 * MS;
 
-/// The window of the minimum is `BUCKETS * BUCKET` = 4 s: longer than the common disturbances
-/// (a Wi-Fi scan, a retransmission timeout), so that some frame in it got through unhindered, and
-/// short enough that a skew of 500 ppm biases the minimum by 2 ms at most.
-const BUCKETS: usize = 8;
-const BUCKET: u64 = 500 * MS as u64;
 /// A track that has no frame for so long rests, as a screen that is shared and does not change. Nothing is known of its
 /// delay but how much longer that was than the others'; so long it still decides. When its subscription ended, it decides
 /// no more.
-const RESTS: u64 = BUCKETS as u64 * BUCKET;
+const RESTS: u64 = WINDOW;
 /// A track that rests for longer is forgotten.
 const FORGOTTEN: u64 = 300_000 * MS as u64;
 /// How far the local clock may go back: frames that were held back come with the time of their arrival.
@@ -547,78 +540,6 @@ impl Track {
     /// Whether its delay is known at this time, if its minimum falls no more.
     fn known(&self, time: u64) -> bool {
         self.new.as_ref().is_none_or(|new| new.end() <= time)
-    }
-}
-
-/// The minimum of the transits in the last [`BUCKETS`] stretches of time that had any frames. An
-/// outage therefore leaves it as it was: what follows is a backlog and tells nothing.
-#[derive(Clone, Debug)]
-struct Window {
-    minima: [i64; BUCKETS],
-    since: u64,
-}
-
-impl Window {
-    fn new(transit: i64, since: u64) -> Self {
-        let minima = [transit; BUCKETS];
-        Self { minima, since }
-    }
-
-    fn push(&mut self, transit: i64, time: u64) {
-        if time - self.since >= BUCKET {
-            self.minima.rotate_right(1);
-            self.minima[0] = transit;
-            self.since = time;
-        }
-        self.minima[0] = self.minima[0].min(transit);
-    }
-
-    fn min(&self) -> i64 {
-        self.minima.into_iter().min().unwrap_or(i64::MAX)
-    }
-}
-
-/// The fall of a minimum while a backlog drains, from the first transit on.
-#[derive(Clone, Debug)]
-struct FallingMinimum {
-    first: i64,
-    since: u64,
-    min: i64,
-    /// The minimum when it last fell noticeably, when that was, and the frames since.
-    mark: i64,
-    fell: u64,
-    frames: u32,
-}
-
-impl FallingMinimum {
-    fn new(first: i64, since: u64) -> Self {
-        Self {
-            first,
-            since,
-            min: first,
-            mark: first,
-            fell: since,
-            frames: 0,
-        }
-    }
-
-    fn push(&mut self, transit: i64, time: u64, noticeable: i64) {
-        self.min = self.min.min(transit);
-        self.frames += 1;
-        if self.mark.saturating_sub(self.min) > noticeable {
-            self.mark = self.min;
-            self.fell = time;
-            self.frames = 0;
-        }
-    }
-
-    /// When it is over if the minimum falls no more.
-    fn end(&self) -> u64 {
-        self.fell + if self.burst() { QUIET_BURST } else { QUIET }
-    }
-
-    fn burst(&self) -> bool {
-        self.first.saturating_sub(self.min) > BURST
     }
 }
 
