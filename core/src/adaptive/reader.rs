@@ -487,6 +487,7 @@ impl AdaptiveReader {
     }
 
     /// What plays the frames cannot keep up with them: another rendition is needed, whatever the network carries.
+    #[cfg(feature = "media")]
     pub(crate) fn too_slow(&mut self) {
         let now = self.now();
         let decision = self.selector.too_slow(now);

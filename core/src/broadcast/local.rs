@@ -440,10 +440,10 @@ impl LocalTrack {
         self.mux.track().demand()
     }
 
-    /// Changes when somebody new watches; see [`Viewers`].
+    /// How often somebody has come to watch so far; see [`Viewers`].
     #[cfg(feature = "media")]
-    pub(crate) fn viewer_changes(&mut self) -> u64 {
-        self.viewers.changes()
+    pub(crate) fn viewers_joined(&mut self) -> u64 {
+        self.viewers.joins()
     }
 
     /// Whether a key frame has to come next, as at the beginning.

@@ -3,55 +3,98 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Poll, Wake, Waker},
 };
 
 use moq_lite::{kio, track};
 
-/// Takes note of viewers that come to a track.
+/// Counts viewers that come to a track.
 ///
 /// A track of `moq-net` says whether it is watched and what its viewers want in sum, but not how many there are. It wakes
-/// those who wait for another sum whenever there may be one, and that is when a viewer comes, asks for something else or
-/// leaves.
+/// those who wait for another sum whenever there may be one: when a viewer comes, when one asks for something else, and
+/// when one leaves. Who waits for the viewers that are there alone is not woken when another comes, and so one that is
+/// woken more often than that has seen somebody come.
 pub(super) struct Viewers {
     track: track::Producer,
-    waiter: kio::Waiter,
-    woken: Arc<Woken>,
-    changes: u64,
+    /// Never asked for a sum, so that whatever there is is another one.
+    untouched: track::Producer,
+    all: Wakes,
+    known: Wakes,
+    joins: u64,
 }
 
-struct Woken(AtomicBool);
+/// How often a waiter was woken.
+struct Wakes {
+    waiter: kio::Waiter,
+    count: Arc<Count>,
+}
 
-impl Wake for Woken {
+struct Count(AtomicU64);
+
+impl Wake for Count {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Wakes {
+    fn new() -> Self {
+        let count = Arc::new(Count(AtomicU64::new(0)));
+        Self {
+            waiter: kio::Waiter::new(Waker::from(count.clone())),
+            count,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.count.0.load(Ordering::Acquire)
     }
 }
 
 impl Viewers {
     pub(super) fn new(track: &track::Producer) -> Self {
-        // As if woken: nobody waits yet.
-        let woken = Arc::new(Woken(AtomicBool::new(true)));
         let mut viewers = Self {
             track: track.clone(),
-            waiter: kio::Waiter::new(Waker::from(woken.clone())),
-            woken,
-            changes: 0,
+            untouched: track.clone(),
+            all: Wakes::new(),
+            known: Wakes::new(),
+            joins: 0,
         };
-        viewers.changes();
+        viewers.wait();
         viewers
     }
 
-    /// How often somebody may have come so far.
-    pub(super) fn changes(&mut self) -> u64 {
-        if self.woken.0.swap(false, Ordering::AcqRel) {
-            self.changes += 1;
-            // Until it waits again; an error means that the track is over.
-            while let Poll::Ready(Ok(_)) = self.track.poll_subscription_changed(&self.waiter) {}
+    /// How often somebody has come so far; several who come at once may count as one.
+    pub(super) fn joins(&mut self) -> u64 {
+        let (known, all) = (self.known.count(), self.all.count());
+        if all > 0 {
+            self.joins += u64::from(all > known);
+            self.wait();
         }
-        self.changes
+        self.joins
+    }
+
+    /// Waits anew, each time as somebody else, so that nobody is woken twice by one thing.
+    fn wait(&mut self) {
+        loop {
+            self.all = Wakes::new();
+            match self.track.poll_subscription_changed(&self.all.waiter) {
+                Poll::Ready(Ok(_)) => {}
+                // An error means that the track is over.
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        self.known = Wakes::new();
+        let mut untouched = self.untouched.clone();
+        if untouched
+            .poll_subscription_changed(&self.known.waiter)
+            .is_pending()
+        {
+            // Nobody watches. It waits for those who come now, which is not what it is for.
+            self.known = Wakes::new();
+        }
     }
 }
 
@@ -60,29 +103,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_viewer_that_comes_is_noted_once() {
+    fn viewers_that_come_are_counted_and_others_are_not() {
         let broadcast = moq_lite::broadcast::Info::new().produce();
         let track = broadcast.create_track("video", None).unwrap();
         let mut viewers = Viewers::new(&track);
-        let alone = viewers.changes();
-        assert_eq!(viewers.changes(), alone);
-        let subscribers: Vec<_> = (1..=3)
-            .map(|number| {
-                let subscriber = track.subscribe(None);
-                assert_eq!(
-                    viewers.changes(),
-                    alone + number,
-                    "the same wishes each time"
-                );
-                assert_eq!(viewers.changes(), alone + number);
-                subscriber
-            })
-            .collect();
+        assert_eq!(viewers.joins(), 0);
+        // More than a waiter remembers.
+        let mut subscribers = Vec::new();
+        for number in 1..=20 {
+            subscribers.push(track.subscribe(None));
+            assert_eq!(viewers.joins(), number, "the same wishes each time");
+            assert_eq!(viewers.joins(), number);
+        }
         let other = broadcast.create_track("sound", None).unwrap();
         let _listener = other.subscribe(None);
-        assert_eq!(viewers.changes(), alone + 3, "another track");
-        drop(subscribers);
-        drop(track);
-        viewers.changes();
+        assert_eq!(viewers.joins(), 20, "another track");
+        for (number, subscriber) in (1..).zip(&mut subscribers) {
+            let wishes = subscriber.subscription().with_priority(number);
+            subscriber.update(wishes).unwrap();
+            assert_eq!(viewers.joins(), 20, "other wishes");
+        }
+        subscribers.truncate(10);
+        assert_eq!(viewers.joins(), 20, "some left");
+        subscribers.pop();
+        subscribers.push(track.subscribe(None));
+        assert_eq!(viewers.joins(), 21, "one left and one came");
+        subscribers.clear();
+        assert_eq!(viewers.joins(), 21);
+        let _again = track.subscribe(None);
+        assert_eq!(viewers.joins(), 22, "the first of all again");
     }
 }

@@ -173,7 +173,7 @@ impl Rendition {
                 described: self.track.is_described(),
                 wanted: self.enabled && self.track.is_watched(),
                 group: self.track.group(),
-                viewers: self.track.viewer_changes(),
+                viewers: self.track.viewers_joined(),
             },
         );
         match step {

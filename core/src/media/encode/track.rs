@@ -112,13 +112,13 @@ impl RenditionTrack {
         self.encoder.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Changes when somebody new watches.
-    pub fn viewer_changes(&self) -> u64 {
+    /// How often somebody has come to watch so far.
+    pub fn viewers_joined(&self) -> u64 {
         let mut state = self.state();
         state
             .writer
             .track_mut()
-            .map_or(0, LocalTrack::viewer_changes)
+            .map_or(0, LocalTrack::viewers_joined)
     }
 
     /// When the key frame was captured that viewers begin with.

@@ -28,7 +28,7 @@ pub(in crate::media) struct GateInput {
     pub wanted: bool,
     /// When the last key frame was captured that was sent; none if a key frame has to come next.
     pub group: Option<Duration>,
-    /// Changes when somebody new watches.
+    /// How often somebody has come to watch so far.
     pub viewers: u64,
 }
 
