@@ -430,7 +430,7 @@ impl Pad {
             std::mem::take(&mut state.held)
         };
         samples
-            .drain(..)
+            .drain(needed_from(&samples)..)
             .try_fold(gst::FlowSuccess::Ok, |_, sample| self.write(host, &sample))
     }
 
@@ -533,6 +533,20 @@ impl Pad {
     }
 }
 
+/// Where to begin with samples that came before the pipeline played: at the group of pictures of the first that is presented.
+fn needed_from(samples: &[gst::Sample]) -> usize {
+    let presented =
+        |sample: &gst::Sample| sample::running_time(sample).is_some_and(|time| time >= 0);
+    let Some(first) = samples.iter().position(presented) else {
+        return 0;
+    };
+    let is_key = |sample: &gst::Sample| {
+        let flags = sample.buffer().map(|buffer| buffer.flags());
+        flags.is_some_and(|flags| !flags.contains(gst::BufferFlags::DELTA_UNIT))
+    };
+    samples[..=first].iter().rposition(is_key).unwrap_or(0)
+}
+
 fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>) -> gst::GhostPad {
     let (events, buffers, lists) = (weak.clone(), weak.clone(), weak.clone());
     gst::GhostPad::builder_from_template(template)
@@ -574,4 +588,39 @@ fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>)
             )
         })
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_lies_before_the_segment_only_the_group_of_the_first_picture_is_needed() {
+        gst::init().unwrap();
+        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        segment.set_start(gst::ClockTime::from_seconds(10));
+        let samples = |frames: &[(u64, bool)]| -> Vec<_> {
+            let sample = |(seconds, is_key): &(u64, bool)| {
+                let mut buffer = gst::Buffer::new();
+                let fresh = buffer.get_mut().unwrap();
+                fresh.set_pts(gst::ClockTime::from_seconds(*seconds));
+                if !is_key {
+                    fresh.set_flags(gst::BufferFlags::DELTA_UNIT);
+                }
+                gst::Sample::builder()
+                    .buffer(&buffer)
+                    .segment(&segment)
+                    .build()
+            };
+            frames.iter().map(sample).collect()
+        };
+        let (key, delta) = (true, false);
+        let middle = [(7, key), (8, delta), (9, key), (9, delta), (10, delta)];
+        assert_eq!(needed_from(&samples(&middle)), 2);
+        assert_eq!(needed_from(&samples(&[(8, key), (9, delta), (10, key)])), 2);
+        assert_eq!(needed_from(&samples(&[(10, key)])), 0);
+        // Nothing is shown yet, or nothing to begin with is there.
+        assert_eq!(needed_from(&samples(&[(8, key), (9, delta)])), 0);
+        assert_eq!(needed_from(&samples(&[(9, delta), (10, delta)])), 0);
+    }
 }
