@@ -2,27 +2,25 @@
 
 mod common;
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
-use common::{addr, guarded, live, media, soon, two_keys, with_key};
-use futures_util::FutureExt;
+use common::{addr, live, media, soon, two_keys, with_key};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream},
+};
 use iroh_live::{
-    DisconnectReason, EncodedFrame, IncomingSession, Live, LocalBroadcast, MoqSession, Policy,
-    broadcast::{EncodedReader, ReadError, StopReason, VideoCodec, VideoConfig},
-    iroh::SecretKey,
+    DisconnectReason, IncomingSession, Live, LocalBroadcast, MoqSession, Policy,
+    iroh::{
+        EndpointAddr, EndpointId, SecretKey,
+        address_lookup::{AddressLookup, Error as LookupError, Item},
+    },
     transport::{
         AcceptSessionError, BroadcastError, CloseCode, ConnectError, IncomingSessions, PathKind,
         PublishError,
     },
 };
-use tokio::{runtime::Runtime, sync::watch};
+use tokio::runtime::Runtime;
 
 /// Whether both ends are of the same connection. Addresses alone do not tell, so each sends the other a broadcast.
 async fn are_the_same(a: &MoqSession, b: &MoqSession) -> bool {
@@ -339,46 +337,6 @@ async fn one_who_leaves_before_being_let_in_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_taken_off_the_list_is_cut_off_and_who_is_put_on_it_sees() {
-    let guest = live().await;
-    let (allowed, list) = watch::channel(HashSet::from([guest.endpoint().id()]));
-    let host = guarded(Policy::Only(list)).await;
-    let (movie, _track) = media("movie");
-    host.publish("movie", &movie).unwrap();
-    let watching = soon("subscribe", guest.subscribe(addr(&host), "movie"))
-        .await
-        .unwrap();
-    allowed.send_modify(HashSet::clear);
-    let session = watching.session();
-    assert_eq!(
-        soon("cut off", session.closed()).await,
-        DisconnectReason::RemoteClose
-    );
-    let refused = soon("refused", guest.subscribe(addr(&host), "movie")).await;
-    assert!(
-        matches!(
-            refused,
-            Err(iroh_live::SubscribeError::Connect(
-                ConnectError::Refused { .. }
-            ))
-        ),
-        "{refused:?}"
-    );
-    // The host may still dial the guest, who sees nothing on that session until it is on the list.
-    let mut incoming = guest.transport().incoming();
-    soon("session", host.transport().connect(addr(&guest)))
-        .await
-        .unwrap();
-    let session = soon("session", incoming.next()).await.unwrap();
-    let hidden = tokio::time::timeout(Duration::from_millis(300), session.subscribe("movie"));
-    assert!(hidden.await.is_err());
-    allowed.send_modify(|list| {
-        list.insert(guest.endpoint().id());
-    });
-    soon("movie", session.subscribe("movie")).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn not_found_is_said_when_the_peer_says_so() {
     let (publisher, viewer) = (live().await, live().await);
     let (movie, _track) = media("movie");
@@ -407,31 +365,6 @@ async fn somebody_else_at_the_address_is_told_from_nobody() {
         .unwrap_err();
     assert!(matches!(error, ConnectError::WrongIdentity(_)), "{error:?}");
     assert!(error.to_string().contains("mistyped"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_offered_to_one_peer_can_be_taken_back() {
-    let (a, b, c) = (live().await, live().await, live().await);
-    let at_a = soon("session", a.transport().connect(addr(&b)))
-        .await
-        .unwrap();
-    let elsewhere = soon("session", c.transport().connect(addr(&a)))
-        .await
-        .unwrap();
-    let (private, _track) = media("private");
-    at_a.publish("private", &private).unwrap();
-    let at_b = soon("session", b.transport().connect(addr(&a)))
-        .await
-        .unwrap();
-    let seen = soon("private", at_b.subscribe("private")).await.unwrap();
-    assert!(elsewhere.announced().is_empty());
-    at_a.unpublish("private");
-    soon("taken back", seen.closed()).await;
-    at_a.close(CloseCode::DONE, "done");
-    assert!(matches!(
-        at_a.publish("private", &private),
-        Err(PublishError::Ended)
-    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -509,258 +442,6 @@ async fn the_path_and_the_signals_of_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn zapping_leaves_one_connection_and_handles_keep_what_they_need() {
-    let viewer = live().await;
-    let mut publishers = Vec::new();
-    for _ in 0..20 {
-        let publisher = live().await;
-        let (movie, track) = media("movie");
-        publisher.publish("movie", &movie).unwrap();
-        publishers.push((publisher, movie, track));
-    }
-    let mut current = None;
-    for (publisher, ..) in &publishers {
-        let subscription = soon("movie", viewer.subscribe(addr(publisher), "movie"))
-            .await
-            .unwrap();
-        current = Some(subscription);
-    }
-    let mut sessions = viewer.transport().sessions();
-    let one = sessions.wait_for(|sessions| sessions.len() == 1);
-    soon("one session", one).await.unwrap();
-    let (last, ..) = &publishers[19];
-    assert_eq!(
-        sessions.borrow()[0].remote_id(),
-        last.endpoint().id(),
-        "the one that is watched"
-    );
-    // Each part of a subscription keeps it, and so does what reads from it.
-    let (session, broadcast, _signals) = current.unwrap().into_parts();
-    drop(session);
-    let config = VideoConfig::new(VideoCodec::VP8).into();
-    let reader = soon(
-        "a reader",
-        broadcast.subscribe("movie", &config, Duration::ZERO),
-    )
-    .await
-    .unwrap();
-    drop(broadcast);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(sessions.borrow_and_update().len(), 1);
-    drop(reader);
-    soon("none", sessions.wait_for(Vec::is_empty))
-        .await
-        .unwrap();
-    // Both sides let go.
-    for (publisher, ..) in &publishers {
-        let mut sessions = publisher.transport().sessions();
-        soon("none", sessions.wait_for(Vec::is_empty))
-            .await
-            .unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_stays_while_the_peer_watches_on_it() {
-    let (dialer, other) = (live().await, live().await);
-    let (movie, _track) = media("movie");
-    dialer.publish("movie", &movie).unwrap();
-    soon("session", dialer.transport().connect(addr(&other)))
-        .await
-        .unwrap();
-    // Nobody here has the session in hand any more.
-    let watching = soon("movie", other.subscribe(addr(&dialer), "movie"))
-        .await
-        .unwrap();
-    assert!(watching.session().is_incoming());
-    let mut catalog = soon("catalog", watching.broadcast().catalog())
-        .await
-        .unwrap();
-    soon("catalog", catalog.next()).await.unwrap().unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(watching.session().is_alive());
-    drop(catalog);
-    let end = soon("the end", watching.session().disconnected()).await;
-    assert_eq!(end.code, Some(CloseCode::UNUSED));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn dropping_the_last_live_closes_its_sessions() {
-    for router in [true, false] {
-        let (publisher, viewer) = (live().await, live().await);
-        let (movie, _track) = media("movie");
-        publisher.publish("movie", &movie).unwrap();
-        let address = addr(&publisher);
-        let (dropped, kept) = if router {
-            (publisher, viewer)
-        } else {
-            (viewer, publisher)
-        };
-        let viewer = if router { &kept } else { &dropped };
-        let subscription = soon("movie", viewer.subscribe(address, "movie"))
-            .await
-            .unwrap();
-        let mut sessions = kept.transport().sessions();
-        let there = sessions.wait_for(|sessions| !sessions.is_empty());
-        let session = soon("session", there).await.unwrap()[0].clone();
-        let clone = dropped.clone();
-        drop(dropped);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        assert!(session.is_alive(), "there is another clone");
-        drop(clone);
-        let end = soon("closed", session.disconnected()).await;
-        assert_eq!(end.reason, DisconnectReason::RemoteClose, "{end}");
-        assert_eq!(end.code, Some(CloseCode::DONE));
-        drop(subscription);
-    }
-}
-
-fn frame() -> EncodedFrame {
-    EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true)
-}
-
-/// Reads until the end, and says how it came.
-async fn end_of(mut reader: EncodedReader) -> ReadError {
-    loop {
-        match soon("the end", reader.next()).await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it did not end by itself"),
-            Err(error) => return error,
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_watches_what_is_taken_back_is_told_so() {
-    let (host, guest) = (live().await, live().await);
-    let allowed = Arc::new(AtomicBool::new(true));
-    let asked = allowed.clone();
-    let authorizer =
-        move |_, name: Option<&str>| name != Some("film") || asked.load(Ordering::Relaxed);
-    host.transport().set_policy(Policy::authorizer(authorizer));
-    let mut tracks = Vec::new();
-    let mut watching = Vec::new();
-    for name in ["film", "show", "talk"] {
-        let (broadcast, mut track) = media(name);
-        track.write(frame()).unwrap();
-        host.publish(name, &broadcast).unwrap();
-        let seen = soon(name, guest.subscribe(addr(&host), name))
-            .await
-            .unwrap();
-        let config = VideoConfig::new(VideoCodec::VP8).into();
-        let reading = seen.broadcast().subscribe(name, &config, Duration::ZERO);
-        let mut reader = soon(name, reading).await.unwrap();
-        assert!(soon(name, reader.next()).await.unwrap().is_some());
-        tracks.push((broadcast, track));
-        watching.push((seen, reader));
-    }
-    let (_talk, talk) = watching.pop().unwrap();
-    let (_show, show) = watching.pop().unwrap();
-    let (film_seen, film) = watching.pop().unwrap();
-
-    allowed.store(false, Ordering::Relaxed);
-    host.transport().enforce_policy();
-    let error = end_of(film).await;
-    assert!(
-        matches!(error, ReadError::Stopped(StopReason::NotAllowed)),
-        "{error:?}"
-    );
-    assert!(error.to_string().contains("ask it for access"), "{error}");
-    soon("film", film_seen.broadcast().closed()).await;
-
-    host.transport().unpublish("show");
-    let error = end_of(show).await;
-    assert!(
-        matches!(error, ReadError::Stopped(StopReason::Withdrawn)),
-        "{error:?}"
-    );
-
-    // A publisher that is interrupted is not broken.
-    let (_broadcast, track) = tracks.pop().unwrap();
-    drop(track);
-    let error = end_of(talk).await;
-    assert!(
-        matches!(error, ReadError::Stopped(StopReason::Interrupted)),
-        "{error:?}"
-    );
-
-    // The session stays, and what is allowed again is there again.
-    assert!(film_seen.session().is_alive());
-    assert_eq!(film_seen.session().announced(), ["talk"]);
-    allowed.store(true, Ordering::Relaxed);
-    host.transport().enforce_policy();
-    soon("film", guest.subscribe(addr(&host), "film"))
-        .await
-        .unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_has_ended_is_delivered_though_it_is_taken_back() {
-    let (host, guest) = (live().await, live().await);
-    let (movie, mut track) = media("movie");
-    host.publish("movie", &movie).unwrap();
-    let seen = soon("movie", guest.subscribe(addr(&host), "movie"))
-        .await
-        .unwrap();
-    let config = VideoConfig::new(VideoCodec::VP8).into();
-    let reading = seen
-        .broadcast()
-        .subscribe("movie", &config, Duration::from_secs(5));
-    let mut reader = soon("movie", reading).await.unwrap();
-    track.write(frame()).unwrap();
-    soon("a frame", reader.next()).await.unwrap().unwrap();
-    let payload = vec![0; 100_000];
-    for _ in 0..100 {
-        let large = EncodedFrame::new(Duration::from_secs(1), payload.clone(), false);
-        track.write(large).unwrap();
-    }
-    track.finish().unwrap();
-    movie.finish();
-    host.transport().unpublish("movie");
-    let mut frames = 0;
-    while soon("a frame", reader.next()).await.unwrap().is_some() {
-        frames += 1;
-    }
-    assert_eq!(frames, 100);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_program_may_use_the_transport_when_it_is_asked() {
-    let (host, guest) = (live().await, live().await);
-    let moq = host.transport().clone();
-    let asked = Arc::new(AtomicBool::new(false));
-    let (within, note) = (moq.clone(), asked.clone());
-    moq.set_policy(Policy::authorizer(move |_, _| {
-        note.store(true, Ordering::Relaxed);
-        within.unpublish("nothing");
-        within.sessions().borrow().len() < 10
-    }));
-    let (movie, _track) = media("movie");
-    soon("publish", async { moq.publish("movie", &movie) })
-        .await
-        .unwrap();
-    soon("movie", guest.subscribe(addr(&host), "movie"))
-        .await
-        .unwrap();
-    assert!(asked.load(Ordering::Relaxed));
-    moq.set_policy(Policy::Everyone);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_have_a_name_of_their_own() {
-    let (a, b) = (live().await, live().await);
-    let (movie, _track) = media("movie");
-    let error = a.publish("call", &movie).unwrap_err();
-    assert!(matches!(error, PublishError::Reserved(_)), "{error}");
-    let session = soon("session", a.transport().connect(addr(&b)))
-        .await
-        .unwrap();
-    let error = session.publish("/call", &movie).unwrap_err();
-    assert!(matches!(error, PublishError::Reserved(_)), "{error}");
-    session.publish("call/me", &movie).unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn dialling_ends_though_the_session_that_won_does_too() {
     for round in 0..40 {
         let (a, b) = (live().await, live().await);
@@ -808,4 +489,25 @@ async fn who_looks_seldom_sees_all_sessions_that_there_are() {
         let session = soon("a session", incoming.next()).await.unwrap();
         assert!(seen.insert(session.remote_id()), "one twice");
     }
+}
+
+/// Looks addresses up, and never finds one.
+#[derive(Debug)]
+struct Silent;
+
+impl AddressLookup for Silent {
+    fn resolve(&self, _: EndpointId) -> Option<BoxStream<'static, Result<Item, LookupError>>> {
+        Some(stream::pending().boxed())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_for_an_address_has_a_limit() {
+    let dialer = live().await;
+    dialer.endpoint().address_lookup().unwrap().add(Silent);
+    let nowhere = EndpointAddr::new(SecretKey::generate().public());
+    let error = soon("an end", dialer.transport().connect(nowhere))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ConnectError::NoAnswer(_)), "{error:?}");
 }

@@ -33,7 +33,7 @@ pub(super) fn decline(session: &MoqSession, remote: &RemoteBroadcast, how: Decli
         return;
     }
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return debug!("outside of a runtime nobody can be told that a call is declined");
+        return debug!("outside of a runtime nobody can learn that a call is declined");
     };
     let name = format!("{name}{:016x}", rand::random::<u64>());
     let notice = LocalBroadcast::new();

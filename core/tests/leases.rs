@@ -1,0 +1,118 @@
+//! What needs a session keeps it, and nothing else does.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{addr, live, media, soon};
+use iroh_live::{
+    CloseCode, DisconnectReason,
+    broadcast::{VideoCodec, VideoConfig},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zapping_leaves_one_connection_and_handles_keep_what_they_need() {
+    let viewer = live().await;
+    let mut publishers = Vec::new();
+    for _ in 0..20 {
+        let publisher = live().await;
+        let (movie, track) = media("movie");
+        publisher.publish("movie", &movie).unwrap();
+        publishers.push((publisher, movie, track));
+    }
+    let mut current = None;
+    for (publisher, ..) in &publishers {
+        let subscription = soon("movie", viewer.subscribe(addr(publisher), "movie"))
+            .await
+            .unwrap();
+        current = Some(subscription);
+    }
+    let mut sessions = viewer.transport().sessions();
+    let one = sessions.wait_for(|sessions| sessions.len() == 1);
+    soon("one session", one).await.unwrap();
+    let (last, ..) = &publishers[19];
+    assert_eq!(
+        sessions.borrow()[0].remote_id(),
+        last.endpoint().id(),
+        "the one that is watched"
+    );
+    // Each part of a subscription keeps it, and so does what reads from it.
+    let (session, broadcast, _signals) = current.unwrap().into_parts();
+    drop(session);
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let reader = soon(
+        "a reader",
+        broadcast.subscribe("movie", &config, Duration::ZERO),
+    )
+    .await
+    .unwrap();
+    drop(broadcast);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sessions.borrow_and_update().len(), 1);
+    drop(reader);
+    soon("none", sessions.wait_for(Vec::is_empty))
+        .await
+        .unwrap();
+    // Both sides let go.
+    for (publisher, ..) in &publishers {
+        let mut sessions = publisher.transport().sessions();
+        soon("none", sessions.wait_for(Vec::is_empty))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_stays_while_the_peer_watches_on_it() {
+    let (dialer, other) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    dialer.publish("movie", &movie).unwrap();
+    soon("session", dialer.transport().connect(addr(&other)))
+        .await
+        .unwrap();
+    // Nobody here has the session in hand any more.
+    let watching = soon("movie", other.subscribe(addr(&dialer), "movie"))
+        .await
+        .unwrap();
+    assert!(watching.session().is_incoming());
+    let mut catalog = soon("catalog", watching.broadcast().catalog())
+        .await
+        .unwrap();
+    soon("catalog", catalog.next()).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(watching.session().is_alive());
+    drop(catalog);
+    let end = soon("the end", watching.session().disconnected()).await;
+    assert_eq!(end.code, Some(CloseCode::UNUSED));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_the_last_live_closes_its_sessions() {
+    for router in [true, false] {
+        let (publisher, viewer) = (live().await, live().await);
+        let (movie, _track) = media("movie");
+        publisher.publish("movie", &movie).unwrap();
+        let address = addr(&publisher);
+        let (dropped, kept) = if router {
+            (publisher, viewer)
+        } else {
+            (viewer, publisher)
+        };
+        let viewer = if router { &kept } else { &dropped };
+        let subscription = soon("movie", viewer.subscribe(address, "movie"))
+            .await
+            .unwrap();
+        let mut sessions = kept.transport().sessions();
+        let there = sessions.wait_for(|sessions| !sessions.is_empty());
+        let session = soon("session", there).await.unwrap()[0].clone();
+        let clone = dropped.clone();
+        drop(dropped);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(session.is_alive(), "there is another clone");
+        drop(clone);
+        let end = soon("closed", session.disconnected()).await;
+        assert_eq!(end.reason, DisconnectReason::RemoteClose, "{end}");
+        assert_eq!(end.code, Some(CloseCode::DONE));
+        drop(subscription);
+    }
+}
