@@ -240,3 +240,19 @@ fn every_channel_of_opus_5_1_is_in_its_place() {
 fn every_channel_of_aac_5_1_is_in_its_place() {
     every_channel_is_in_its_place("avenc_aac bitrate=384000", "avdec_aac");
 }
+
+#[test]
+fn sound_is_decoded_with_the_latency_of_the_source_and_no_more() {
+    let _test = start();
+    let publisher = Publisher::start("audiotestsrc is-live=true ! opusenc ! SINK");
+    let viewer = Viewer::new(&publisher.ticket(), "latency=200", |_| {
+        Some("opusdec name=decoder".into())
+    });
+    viewer.pipe.play();
+    viewer.wait_frames("audio_0", 20);
+    let pad = viewer.pipe.element("decoder").static_pad("src");
+    let mut latency = gst::query::Latency::new();
+    assert!(pad.expect("a decoder has one").query(&mut latency));
+    let (live, least, _) = latency.result();
+    assert_eq!((live, least.mseconds()), (true, 200));
+}
