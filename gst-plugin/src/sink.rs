@@ -1,5 +1,25 @@
 //! `irohlivesink`: publishes what is linked to it.
 
+/**
+ * SECTION:element-irohlivesink
+ * @see_also: irohlivesrc
+ *
+ * Publishes encoded audio and video, peer to peer, with no server, and gives out a ticket to watch it with: the property
+ * #GstIrohLiveSink:ticket, an INFO message, and an ELEMENT message named `irohlive-ticket`.
+ *
+ * Pads are requested, and take any codec whatever their name; a link that names no pad gets a `sink_%u`. Files are paced by
+ * the clock, unless #GstIrohLiveSink:sync is off; live sources are never delayed. EOS on all pads that are linked ends the
+ * broadcast for its viewers; a stream that begins after that, as after a flushing seek, is another broadcast with the same
+ * ticket.
+ *
+ * ## Example pipelines
+ * |[
+ * gst-launch-1.0 videotestsrc is-live=true ! x264enc tune=zerolatency key-int-max=60 ! irohlivesink name=stream
+ * ]| Publishes a test card, and prints the ticket.
+ * |[
+ * gst-launch-1.0 filesrc location=movie.mp4 ! qtdemux name=d  d. ! queue ! irohlivesink name=movie  d. ! queue ! movie.
+ * ]| Publishes the picture and the sound of a file.
+ */
 use gst::{glib, prelude::*};
 
 mod caps;
