@@ -35,6 +35,9 @@ impl Failure {
                 gst::ResourceError::Busy,
                 &capitalised(&error.to_string()),
             )),
+            ConnectError::NoAnswer(limit) => {
+                Self::unreachable(&format!("no answer within {} s", limit.as_secs()))
+            }
             ConnectError::Unreachable(_) | ConnectError::Connecting(_) => {
                 Self::unreachable(&error.to_string())
             }
