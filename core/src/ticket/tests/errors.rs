@@ -1,10 +1,25 @@
 //! What is no ticket, and what is said of it.
 
 use super::*;
+use ParseTicketError::*;
+
+/// Each text is refused with its error, which says what is wrong and, behind a colon, what to do about it.
+#[track_caller]
+fn assert_refused(texts: impl IntoIterator<Item = (String, ParseTicketError)>) {
+    for (text, error) in texts {
+        assert_eq!(parse(&text), Err(error.clone()), "{text}");
+        let message = error.to_string();
+        let advice = message.rsplit_once(": ").unwrap().1;
+        let has_advice = ["copy", "correct", "one begins with"]
+            .iter()
+            .any(|a| advice.starts_with(a));
+        assert!(has_advice, "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
 
 #[test]
-fn errors_say_what_to_do() {
-    use ParseTicketError::*;
+fn an_address_that_is_none() {
     let mut far = BASE64URL_NOPAD.decode(FULL.as_bytes()).unwrap();
     far.extend([1, 2, 3]);
     let far = BASE64URL_NOPAD.encode(&far);
@@ -18,7 +33,7 @@ fn errors_say_what_to_do() {
         BASE64URL_NOPAD.encode(&data_encoding::HEXLOWER.decode(no_key.as_bytes()).unwrap());
     let half = &FULL[..60];
 
-    for (text, error) in [
+    assert_refused([
         (String::new(), CutShort),
         (" \"\"\n".into(), CutShort),
         ("iroh".into(), CutShort),
@@ -33,6 +48,13 @@ fn errors_say_what_to_do() {
         (format!("iroh-live:{no_key}/name"), NotAnEndpoint),
         (format!("iroh-live:{no_key}A/name"), NotAnEndpoint),
         (format!("iroh-live:{far}/name"), TrailingBytes(3)),
+        (format!("iroh-live:/{FULL}/a"), Garbled),
+    ]);
+}
+
+#[test]
+fn names_and_relays_that_are_none() {
+    assert_refused([
         (format!("iroh-live:{FULL}"), NoName),
         (format!("iroh-live:{FULL}/"), NoName),
         (
@@ -67,6 +89,12 @@ fn errors_say_what_to_do() {
             format!("iroh-live:{FULL}/a?relay=mailto%3Aa%40b"),
             BadRelayUrl("mailto:a@b".into()),
         ),
+    ]);
+}
+
+#[test]
+fn texts_of_another_kind() {
+    assert_refused([
         ("https://example.com/a".into(), OtherScheme("https".into())),
         (
             "https://me@example.com/a".into(),
@@ -78,6 +106,12 @@ fn errors_say_what_to_do() {
         ("küche".into(), NotATicket),
         ("küche: a".into(), NotATicket),
         (":".into(), NotATicket),
+    ]);
+}
+
+#[test]
+fn characters_that_are_mistyped() {
+    assert_refused([
         (
             format!("iroh-live:{FULL}/a%zz"),
             Mistyped {
@@ -127,19 +161,11 @@ fn errors_say_what_to_do() {
                 position: 12,
             },
         ),
-        (format!("iroh-live:/{FULL}/a"), Garbled),
-    ] {
-        let result = parse(&text);
-        assert_eq!(result, Err(error.clone()), "{text}");
-        // What is wrong, and, behind a colon, what to do about it.
-        let message = error.to_string();
-        let advice = message.rsplit_once(": ").unwrap().1;
-        let has_advice = ["copy", "correct", "one begins with"]
-            .iter()
-            .any(|a| advice.starts_with(a));
-        assert!(has_advice, "{message}");
-        assert!(!message.contains('\n'), "{message}");
-    }
+    ]);
+}
+
+#[test]
+fn what_was_found_is_written_so_that_it_fits_a_line() {
     let error = Mistyped {
         found: '+',
         position: 12,
