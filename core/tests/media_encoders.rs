@@ -35,14 +35,23 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// An encoder of VP8 whose device can be taken away. There is one, so the tests take turns.
 mod device {
-    use std::sync::{
-        Condvar, LazyLock, Mutex,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        collections::VecDeque,
+        sync::{
+            Condvar, LazyLock, Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
     use gst::{glib, prelude::*, subclass::prelude::*};
 
     pub const NAME: &str = "deviceenc";
+
+    /// What its frames end with; decoders do not mind.
+    pub const MARK: &[u8] = b"made by the device";
+
+    /// So many frames stay inside until others follow them.
+    const HELD_BACK: usize = 2;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Device {
@@ -117,9 +126,32 @@ mod device {
                     }
                     gst::PadProbeReturn::Drop
                 });
+                if name == "src" {
+                    hold_back(&pad);
+                }
                 element.add_pad(&pad).unwrap();
             }
         }
+    }
+
+    /// Marks the frames that come out, and is slow in giving them, as devices are that work in parallel.
+    fn hold_back(pad: &gst::GhostPad) {
+        let held = Mutex::new(VecDeque::new());
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(gst::PadProbeData::Buffer(frame)) = &mut info.data else {
+                return gst::PadProbeReturn::Ok;
+            };
+            frame
+                .make_mut()
+                .append_memory(gst::Memory::from_slice(MARK));
+            let mut held = held.lock().unwrap();
+            held.push_back(frame.clone());
+            if held.len() <= HELD_BACK {
+                return gst::PadProbeReturn::Drop;
+            }
+            *frame = held.pop_front().unwrap();
+            gst::PadProbeReturn::Ok
+        });
     }
 
     impl GstObjectImpl for Imp {}
@@ -373,11 +405,19 @@ async fn a_device_that_was_busy_takes_over_later() {
     let _turn = device::register(Device::Busy).await;
     let mut watched = Watched::beside_a_device_that_is_busy().await;
     device::set(Device::Free);
-    let mut took_over = 0;
-    while took_over < 30 {
-        watched.frame().await;
-        took_over += u64::from(watched.encoder().as_deref() == Some(device::NAME));
+    let by_device = |frame: &EncodedFrame| frame.payload.ends_with(device::MARK);
+    let first = loop {
+        let frame = watched.frame().await;
+        if by_device(&frame) {
+            break frame;
+        }
+    };
+    assert!(first.keyframe, "what it made before cannot be decoded");
+    for _ in 0..30 {
+        let frame = watched.frame().await;
+        assert!(by_device(&frame), "one after the other");
     }
+    assert_eq!(watched.encoder().as_deref(), Some(device::NAME));
     watched.close().await;
 }
 

@@ -12,6 +12,7 @@ mod pipeline;
 mod rendition;
 mod sample_clock;
 mod status;
+mod switch;
 mod track;
 mod watchdog;
 mod writer;

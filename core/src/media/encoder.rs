@@ -11,7 +11,7 @@ mod tuned;
 pub use choose::EncoderError;
 pub(super) use choose::EncoderRequest;
 pub(super) use table::RateChange;
-pub(super) use tuned::{EncoderSettings, Tuned};
+pub(super) use tuned::{EncoderSettings, NO_KEYFRAME_DUE, Tuned};
 
 use super::{AudioCodec, VideoCodec};
 

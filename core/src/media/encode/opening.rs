@@ -21,7 +21,7 @@ pub(super) struct OpenRequest {
     /// When the first frame that goes in was captured.
     pub zero: Duration,
     pub track: Arc<RenditionTrack>,
-    /// Its number among the encoders of the track; see [`RenditionTrack::next_encoder`].
+    /// Its number among the encoders of the track; see [`RenditionTrack::issue_number`].
     pub number: u64,
     /// An earlier encoder that is still being closed: some devices serve one at a time.
     pub after: Option<JoinHandle<()>>,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::media::{
     caps::Codec,
-    encoder::{EncoderSettings, RateChange, Tuned},
+    encoder::{EncoderSettings, NO_KEYFRAME_DUE, RateChange, Tuned},
     ladder::plan::RenditionSpec,
     sample,
 };
@@ -70,8 +70,10 @@ pub(super) struct EncoderPipeline {
     /// Of sound: where samples lie by their number, and how far that is from when they were captured.
     samples: SampleClock,
     offset: Arc<AtomicI64>,
-    /// Which of the track's encoders it is; see [`RenditionTrack::next_encoder`].
-    number: Arc<AtomicU64>,
+    /// Which of the track's encoders it is; see [`RenditionTrack::issue_number`].
+    number: u64,
+    /// From which timestamp on a picture is to become a key frame.
+    keyframe_due: Arc<AtomicU64>,
     health: Arc<Health>,
 }
 
@@ -125,8 +127,11 @@ impl EncoderPipeline {
             ));
         }
         let offset = Arc::new(AtomicI64::new(0));
-        let number = Arc::new(AtomicU64::new(number));
-        let sink = sink(zero, track, number.clone(), offset.clone(), &health);
+        let keyframe_due = Arc::new(AtomicU64::new(NO_KEYFRAME_DUE));
+        if track.codec().is_video() {
+            tuned.force_keyframe_at(keyframe_due.clone());
+        }
+        let sink = sink(zero, track, number, offset.clone(), &health);
         let encoder = Self {
             pipeline,
             input,
@@ -137,6 +142,7 @@ impl EncoderPipeline {
             samples: SampleClock::default(),
             offset,
             number,
+            keyframe_due,
             health,
         };
         encoder
@@ -205,9 +211,9 @@ impl EncoderPipeline {
             .clone()
     }
 
-    /// Says which of the track's encoders it is from now on.
-    pub fn set_number(&self, number: u64) {
-        self.number.store(number, Ordering::Release);
+    /// Which of the track's encoders it is.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whether it is for pictures.
@@ -255,9 +261,6 @@ impl EncoderPipeline {
             self.input.set_caps(Some(&input));
             self.caps = Some(caps);
         }
-        if keyframe {
-            self.tuned.force_keyframe();
-        }
         let mut time =
             i64::try_from(time.saturating_sub(self.zero).as_nanos()).unwrap_or(i64::MAX - 1);
         if let Some(duration) = self.caps.as_ref().and_then(|caps| duration(caps, &shared)) {
@@ -265,11 +268,15 @@ impl EncoderPipeline {
             time = placed.counted;
             self.offset.store(placed.offset, Ordering::Release);
         }
+        let time = time.max(0).unsigned_abs();
+        if keyframe {
+            self.keyframe_due.store(time, Ordering::Release);
+        }
         // The memory is shared with the other renditions, only what is said of it is copied.
         let mut buffer = shared.copy();
         {
             let buffer = buffer.make_mut();
-            buffer.set_pts(gst::ClockTime::from_nseconds(time.max(0).unsigned_abs()));
+            buffer.set_pts(gst::ClockTime::from_nseconds(time));
             buffer.set_dts(gst::ClockTime::NONE);
         }
         // Refused only while it stops; the reason is on its bus then.
@@ -306,7 +313,7 @@ fn duration(caps: &gst::Caps, buffer: &gst::Buffer) -> Option<i64> {
 fn sink(
     zero: Duration,
     track: &Arc<RenditionTrack>,
-    number: Arc<AtomicU64>,
+    number: u64,
     offset: Arc<AtomicI64>,
     health: &Arc<Health>,
 ) -> gst_app::AppSink {
@@ -330,11 +337,11 @@ fn sink(
                     (time, sample.caps_owned(), sample.buffer_owned())
                 {
                     drop(sample);
-                    track.write(number.load(Ordering::Acquire), &caps, buffer, time);
+                    track.write(number, &caps, buffer, time);
                 }
                 Ok(gst::FlowSuccess::Ok)
             })
-            .eos(move |_| end.finish())
+            .eos(move |_| end.encoder_ended(number))
             .build(),
     );
     sink

@@ -28,6 +28,9 @@ const SOUND: u64 = 100;
 /// An encoder that nobody needed for so long is closed: devices have few sessions.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long an encoder that was replaced may take to give its last frames.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// How long it is waited for a device to close.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,8 @@ pub(super) struct Rendition {
     opening: Option<Opening>,
     /// The next encoder, open, beside an active one. It gets frames too, and takes over when something comes of them.
     next: Option<Active>,
+    /// The encoder that was active before, and when it was given its last frame. It is open until its last frame is out.
+    previous: Option<(Active, Duration)>,
     /// An encoder that is being closed.
     closing: Option<JoinHandle<()>>,
     gate: Gate,
@@ -92,6 +97,7 @@ impl Rendition {
             active: None,
             opening: None,
             next: None,
+            previous: None,
             closing: None,
             gate: Gate::default(),
             enabled: true,
@@ -217,7 +223,8 @@ impl Rendition {
                 self.track.withdraw();
                 return Err(std::mem::take(&mut self.failure));
             };
-            let number = self.track.next_encoder();
+            let number = self.track.issue_number();
+            self.track.begin_encoder(number);
             self.open(candidate, factory, now, number);
         }
         if let Some(opening) = &self.opening {
@@ -237,21 +244,23 @@ impl Rendition {
         {
             active.encoder.set_bitrate(bitrate);
         }
-        if self.opening.is_some() || self.next.is_some() {
+        if self.opening.is_some() || self.next.is_some() || self.previous.is_some() {
             return;
         }
         if let Some((candidate, factory)) = self.candidates.choose(now, Some(active.candidate)) {
-            self.open(candidate, factory, now, 0);
+            let number = self.track.issue_number();
+            self.open(candidate, factory, now, number);
         } else if change == RateChange::Rebuild
             && active.steps.step(change, self.bitrate, now).is_some()
             && let Some(factory) = active.encoder.factory()
         {
             let candidate = active.candidate;
-            self.open(candidate, factory, now, 0);
+            let number = self.track.issue_number();
+            self.open(candidate, factory, now, number);
         }
     }
 
-    /// Begins to open an encoder. With the number zero nothing that it makes is taken yet.
+    /// Begins to open an encoder, of that number among those of the track.
     fn open(
         &mut self,
         candidate: usize,
@@ -320,14 +329,22 @@ impl Rendition {
                 self.give_up(next.candidate, now);
                 self.close_encoder(Some(next), None);
             } else if next.encoder.produced() > 0 {
-                // What the one before still has is not taken from here on.
-                next.encoder.set_number(self.track.next_encoder());
-                let old = self.active.replace(next);
-                self.close_encoder(old, None);
+                // Its key frame is that which the gate asks for now; the one before has got all frames until here.
+                self.track.hand_over(next.encoder.number(), now);
                 self.gate = Gate::default();
+                if let Some(previous) = self.active.replace(next) {
+                    previous.encoder.end();
+                    self.previous = Some((previous, now));
+                }
             } else {
                 self.next = Some(next);
             }
+        }
+        let drained = |(_, since): &mut (Active, Duration)| {
+            !self.track.awaits_encoder() || now.saturating_sub(*since) >= DRAIN
+        };
+        if let Some((previous, _)) = self.previous.take_if(drained) {
+            self.close_encoder(Some(previous), None);
         }
         let Some(active) = &mut self.active else {
             return;
@@ -363,8 +380,10 @@ impl Rendition {
     /// Closes all encoders.
     fn close(&mut self) {
         let (active, opening) = (self.active.take(), self.opening.take());
-        let next = self.next.take();
-        self.close_encoder(next, None);
+        let previous = self.previous.take().map(|(previous, _)| previous);
+        for encoder in [previous, self.next.take()] {
+            self.close_encoder(encoder, None);
+        }
         self.close_encoder(active, opening);
     }
 

@@ -10,7 +10,10 @@ use std::{
 
 use moq_lite::track::Demand;
 
-use super::writer::{TrackWriter, TrackWriterError};
+use super::{
+    switch::EncoderSwitch,
+    writer::{TrackWriter, TrackWriterError},
+};
 use crate::{
     broadcast::{LocalBroadcast, LocalTrack, TrackConfig, TrackReservation, WriteError},
     media::caps::Codec,
@@ -24,8 +27,6 @@ pub(in crate::media) struct RenditionTrack {
     demand: OnceLock<Demand>,
     /// Whether frames may be sent; not so while the source is switched off.
     open: AtomicBool,
-    /// Which encoder may write, of those that there were.
-    encoder: AtomicU64,
     /// How often the timeline was moved.
     pub moves: AtomicU32,
     /// Frames that came out of encoders.
@@ -40,6 +41,8 @@ pub(in crate::media) struct RenditionTrack {
 #[derive(Debug)]
 struct State {
     writer: TrackWriter,
+    /// Which encoder may write, of those that there were.
+    switch: EncoderSwitch,
     /// When the last key frame that was sent was captured.
     group: Option<Duration>,
     ended: bool,
@@ -70,13 +73,13 @@ impl RenditionTrack {
             name,
             demand: OnceLock::new(),
             open: AtomicBool::new(true),
-            encoder: AtomicU64::new(0),
             moves: AtomicU32::new(0),
             encoded: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             state: Mutex::new(State {
                 writer,
+                switch: EncoderSwitch::default(),
                 group: None,
                 ended: false,
                 failure: None,
@@ -105,11 +108,37 @@ impl RenditionTrack {
         self.demand.get().is_some_and(Demand::is_used)
     }
 
-    /// Another encoder writes from now on. Returns its number; what earlier ones still have is not taken.
-    pub fn next_encoder(&self) -> u64 {
-        // Under the lock, so that none of them is writing.
-        let _state = self.state();
-        self.encoder.fetch_add(1, Ordering::Relaxed) + 1
+    /// A number for an encoder, which may not write yet.
+    pub fn issue_number(&self) -> u64 {
+        self.state().switch.issue()
+    }
+
+    /// The encoder of that number writes; what earlier ones still have is not taken.
+    pub fn begin_encoder(&self, number: u64) {
+        let mut state = self.state();
+        state.switch.begin(number);
+        state.group = None;
+    }
+
+    /// The encoder of that number writes from a key frame on that was captured at `from` or later, which it has to be asked
+    /// for; the one before it until then.
+    pub fn hand_over(&self, number: u64, from: Duration) {
+        let mut state = self.state();
+        state.switch.hand_over(number, from);
+        state.group = None;
+    }
+
+    /// Whether the encoder that took over last has not made its key frame yet.
+    pub fn awaits_encoder(&self) -> bool {
+        self.state().switch.is_waiting()
+    }
+
+    /// The encoder of that number has no more frames. Ends the track, unless another writes after it.
+    pub fn encoder_ended(&self, number: u64) {
+        let latest = self.state().switch.latest();
+        if latest == Some(number) {
+            self.finish();
+        }
     }
 
     /// How often somebody has come to watch so far.
@@ -186,7 +215,10 @@ impl RenditionTrack {
         let moves = self.moves.load(Ordering::Relaxed);
         let mut state = self.state();
         let state = &mut *state;
-        if state.ended || state.failure.is_some() || self.encoder.load(Ordering::Relaxed) != encoder
+        let keyframe = state.writer.is_keyframe(&buffer);
+        if state.ended
+            || state.failure.is_some()
+            || !state.switch.admit(encoder, keyframe, timestamp)
         {
             return;
         }
@@ -217,7 +249,8 @@ impl RenditionTrack {
             Ok(()) => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(size, Ordering::Relaxed);
-                if keyframe {
+                // That of an encoder whose successor is about to write is none to begin with.
+                if keyframe && !state.switch.is_waiting() {
                     state.group = Some(timestamp);
                 }
             }

@@ -158,11 +158,10 @@ impl TrackWriter {
         timestamp: Duration,
         moves: u32,
     ) -> Result<Option<EncodedFrame>, TrackWriterError> {
-        if caps::is_header(self.codec, &buffer) || buffer.size() == 0 {
+        if self.is_empty(&buffer) {
             return Ok(None);
         }
-        let keyframe =
-            !self.codec.is_video() || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let keyframe = self.is_keyframe(&buffer);
         let payload = sample::payload(buffer).ok_or(TrackWriterError::Memory)?;
         let known = matches!(&self.described, Some((known, _)) if known == frame_caps);
         // What the stream is becomes known with a key frame only.
@@ -174,6 +173,17 @@ impl TrackWriter {
         let mut frame = EncodedFrame::new(timestamp, payload, keyframe);
         frame.discontinuity = moved || (keyframe && std::mem::take(&mut self.discontinuity));
         Ok(Some(frame))
+    }
+
+    /// Whether a buffer is a frame that decoding can begin with.
+    pub(super) fn is_keyframe(&self, buffer: &gst::Buffer) -> bool {
+        let delta = self.codec.is_video() && buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        !delta && !self.is_empty(buffer)
+    }
+
+    /// Whether there is no frame in a buffer: nothing at all, or a header that the catalog has.
+    fn is_empty(&self, buffer: &gst::Buffer) -> bool {
+        buffer.size() == 0 || caps::is_header(self.codec, buffer)
     }
 
     /// Describes the track, publishing it where that was not done yet. Returns whether it is described.

@@ -1,5 +1,10 @@
 //! An encoder element that is set up for live media.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use gst::prelude::*;
 
 use super::{
@@ -13,6 +18,9 @@ use crate::media::{
 
 /// The time between two key frames that nobody asked for.
 const KEYFRAME_INTERVAL_SECS: u32 = 4;
+
+/// No timestamp: no picture is to become a key frame.
+pub(in crate::media) const NO_KEYFRAME_DUE: u64 = u64::MAX;
 
 /// What an encoder is to do.
 #[derive(Debug, Clone, Copy)]
@@ -182,14 +190,31 @@ impl Tuned {
         Some(caps)
     }
 
-    /// Asks for a key frame, with the next picture that goes in.
-    pub fn force_keyframe(&self) {
-        let event = gst_video::UpstreamForceKeyUnitEvent::builder()
-            .all_headers(true)
-            .build();
-        if let Some(pad) = self.element.static_pad("src") {
-            pad.send_event(event);
-        }
+    /// Has the picture become a key frame that goes in with the timestamp `due`, nanoseconds, or the next after it.
+    pub fn force_keyframe_at(&self, due: Arc<AtomicU64>) {
+        let Some(sink) = self.element.static_pad("sink") else {
+            return;
+        };
+        // Asked for when the picture is there: others may wait before it, and the event is about the next that goes in.
+        sink.add_probe(gst::PadProbeType::BUFFER, move |sink, info| {
+            let timestamp = info.buffer().and_then(|buffer| buffer.pts());
+            let is_due = timestamp.is_some_and(|at| at.nseconds() >= due.load(Ordering::Acquire));
+            if is_due && let Some(element) = sink.parent_element() {
+                due.store(NO_KEYFRAME_DUE, Ordering::Release);
+                force_keyframe(&element);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+}
+
+/// Asks for a key frame, with the next picture that goes in.
+fn force_keyframe(element: &gst::Element) {
+    let event = gst_video::UpstreamForceKeyUnitEvent::builder()
+        .all_headers(true)
+        .build();
+    if let Some(pad) = element.static_pad("src") {
+        pad.send_event(event);
     }
 }
 
