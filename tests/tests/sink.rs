@@ -308,6 +308,49 @@ fn the_stream_ends_when_all_that_is_linked_has_ended() {
     });
 }
 
+/// Adds elements to a pipeline that plays, and links what comes out of them.
+fn link_late(publisher: &Publisher, description: &str, pad: &gst::Pad) {
+    let bin = gst::parse::bin_from_description(description, true).expect("it is well-formed");
+    publisher.pipe.pipeline.add(&bin).expect("it is new");
+    let source = bin.static_pad("src").expect("it has one");
+    source.link(pad).expect("it fits");
+    bin.sync_state_with_parent().expect("it starts");
+}
+
+#[test]
+fn pads_that_are_linked_after_the_end_are_all_in_the_broadcast_that_follows() {
+    let _test = start();
+    let publisher = Publisher::new(&format!("{VIDEO} ! SINK"));
+    let request = |name: &str| {
+        let pad = publisher.sink.request_pad_simple(name);
+        pad.expect("there is none of that name")
+    };
+    let before = request("audio_3");
+    publisher.pipe.play();
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 5);
+    let pad = publisher.sink.static_pad("sink_0").expect("it is linked");
+    assert!(pad.send_event(gst::event::Eos::new()));
+    publisher.pipe.wait("the end", || {
+        (nick(&publisher.sink, "status") == "ended").then_some(())
+    });
+    viewer.pipe.wait_eos();
+    let [first, second] = ["video_5", "audio_5"].map(request);
+    link_late(&publisher, VIDEO, &first);
+    publisher.pipe.wait("another broadcast", || {
+        (nick(&publisher.sink, "status") == "published").then_some(())
+    });
+    for pad in [second, before] {
+        link_late(&publisher, "audiotestsrc is-live=true ! opusenc", &pad);
+    }
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.pipe.wait("a picture and two sounds", || {
+        let pads = viewer.pads();
+        let flowing = pads.iter().filter(|pad| pad.frames().count() > 5);
+        (flowing.count() == 3).then_some(())
+    });
+}
+
 #[test]
 fn a_discontinuity_of_upstream_reaches_the_viewer() {
     let _test = start();

@@ -165,6 +165,11 @@ impl LocalBroadcast {
         attachment.clone().downcast().unwrap_or_default()
     }
 
+    /// Whether both are clones of one broadcast.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Wall-clock time as a timestamp of a broadcast: time since 2020-01-01 00:00 UTC.
     ///
     /// Zero where the machine's clock was never set.

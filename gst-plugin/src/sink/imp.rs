@@ -14,17 +14,9 @@ use super::{
     pad::{Host, Pad},
     publisher::{Event, Publisher},
     settings::Settings,
-    status::Status,
+    status::{self, Readings, Status},
 };
 use crate::{endpoint::Role, log::SINK as CAT, notifier::Notifier, stats};
-
-/// What can be read of the element.
-#[derive(Debug, Default)]
-struct Readings {
-    ticket: Option<String>,
-    status: Status,
-    viewers: BTreeSet<EndpointId>,
-}
 
 /// What lives from READY to NULL.
 struct Open {
@@ -33,8 +25,9 @@ struct Open {
     closed: CancellationToken,
 }
 
-// Lock order: `pads` before a pad's own state; `open` is a leaf, as are `settings` and `readings`. None is held while a
-// signal is emitted, a message posted, a pad added or a child's state changed.
+// Lock order: `pads` before a pad's own state and the publisher's; `open` is a leaf, as are `settings` and `readings`. None is
+// held while a signal is emitted, a message posted, a pad added or a child's state changed. That of `pads` is held while the
+// broadcast begins or ends, so that no pad is left with one that is over.
 #[derive(Default)]
 pub struct IrohLiveSink {
     settings: Mutex<Settings>,
@@ -59,7 +52,7 @@ impl ObjectImpl for IrohLiveSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let mut properties = Settings::properties();
-            properties.extend(readings());
+            properties.extend(status::properties());
             properties
         });
         PROPERTIES.as_ref()
@@ -172,11 +165,14 @@ impl ElementImpl for IrohLiveSink {
             gst::error!(CAT, imp = self, "pad {name}: {error}");
             return None;
         }
-        if let Some(broadcast) = self.broadcast() {
-            pad.begin(&broadcast);
-        }
         let ghost = pad.ghost.clone();
-        lock(&self.pads).push(pad);
+        {
+            let mut pads = lock(&self.pads);
+            if let Some(broadcast) = self.broadcast() {
+                pad.begin(&broadcast);
+            }
+            pads.push(pad);
+        }
         if ghost.set_active(true).is_err() || element.add_pad(&ghost).is_err() {
             self.release_pad(ghost.upcast_ref());
             return None;
@@ -276,37 +272,39 @@ impl Host for IrohLiveSink {
     }
 
     fn pad_begins(&self, pad: &Pad) {
-        let Some(publisher) = self.publisher() else {
-            return;
-        };
-        let has_ended = lock(&self.readings).status == Status::Ended;
-        if has_ended {
-            // Viewers were told that it is over. What comes now is another broadcast.
-            publisher.end();
-            if let Err(message) = publisher.begin() {
-                self.post_error_message(message);
+        let begun = {
+            let _pads = lock(&self.pads);
+            let Some(publisher) = self.publisher() else {
                 return;
-            }
-            self.set_status(Status::Published);
-        }
-        if let Some(broadcast) = publisher.broadcast()
-            && (has_ended || pad.has_ended())
-        {
-            pad.begin(&broadcast);
+            };
+            publisher.current_or_next().map(|current| {
+                let Some((broadcast, is_next)) = current else {
+                    return;
+                };
+                if pad.has_ended() || !pad.is_part_of(&broadcast) {
+                    pad.begin(&broadcast);
+                }
+                if is_next {
+                    self.set_status(Status::Published);
+                }
+            })
+        };
+        if let Err(message) = begun {
+            self.post_error_message(message);
         }
     }
 
     /// Ends the broadcast when nothing comes from any pad any more.
     fn pad_ended(&self) {
-        let over = {
-            let pads = lock(&self.pads);
-            pads.iter().any(|pad| pad.has_ended())
-                && pads
-                    .iter()
-                    .all(|pad| pad.has_ended() || !pad.ghost.is_linked())
-        };
-        if over && let Some(broadcast) = self.broadcast() {
-            broadcast.finish();
+        let pads = lock(&self.pads);
+        let over = pads.iter().any(|pad| pad.has_ended())
+            && pads
+                .iter()
+                .all(|pad| pad.has_ended() || !pad.ghost.is_linked());
+        if over
+            && let Some(publisher) = self.publisher()
+            && publisher.finish()
+        {
             self.set_status(Status::Ended);
         }
     }
@@ -380,11 +378,16 @@ impl IrohLiveSink {
 
     fn begin(&self) -> Result<(), gst::StateChangeError> {
         let publisher = self.publisher().ok_or(gst::StateChangeError)?;
-        match publisher.begin() {
-            Ok(broadcast) => {
-                for pad in lock(&self.pads).iter() {
+        let begun = {
+            let pads = lock(&self.pads);
+            publisher.begin().map(|broadcast| {
+                for pad in pads.iter() {
                     pad.begin(&broadcast);
                 }
+            })
+        };
+        match begun {
+            Ok(()) => {
                 self.set_status_if(Status::Ended, Status::Published);
                 Ok(())
             }
@@ -396,10 +399,11 @@ impl IrohLiveSink {
     }
 
     fn end(&self) {
+        let pads = lock(&self.pads);
         if let Some(publisher) = self.publisher() {
             publisher.end();
         }
-        for pad in lock(&self.pads).iter() {
+        for pad in pads.iter() {
             pad.end();
         }
     }
@@ -556,35 +560,6 @@ impl IrohLiveSink {
     }
 }
 
-/// The properties that are read.
-fn readings() -> [glib::ParamSpec; 4] {
-    [
-                glib::ParamSpecString::builder("ticket")
-                    .nick("Ticket")
-                    .blurb("What a viewer needs to watch: iroh-live:…/name. Notified when it is known, when the addresses in it change, and when it is over, in NULL, where it is null. Also posted as an INFO message, and as an ELEMENT message named irohlive-ticket with the fields broadcast and ticket")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecEnum::builder::<Status>("status")
-                    .nick("Status")
-                    .blurb("What the element does at the moment: waits to be started, learns how it can be reached, publishes, or has ended with its streams")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecUInt::builder("subscribers")
-                    .nick("Subscribers")
-                    .blurb("How many peers watch the broadcast: those that have asked for it and are still connected")
-                    .read_only()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb(concat!(
-                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, watched. subscribers: one with a field for each peer, named by its id: ",
-                        stats::path_fields!()
-                    ))
-                    .read_only()
-                    .build(),
-    ]
-}
-
 fn emit_each<'a>(
     element: &super::IrohLiveSink,
     signal: &str,
@@ -594,3 +569,6 @@ fn emit_each<'a>(
         element.emit_by_name::<()>(signal, &[&peer.to_string()]);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,6 +214,13 @@ impl Pad {
         Some(reason)
     }
 
+    /// Whether the pad's track is one of this broadcast.
+    pub(super) fn is_part_of(&self, broadcast: &LocalBroadcast) -> bool {
+        let state = self.state();
+        let track = state.track.as_ref();
+        track.is_some_and(|track| track.is_part_of(broadcast))
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.state().failure.is_some()
     }

@@ -30,9 +30,16 @@ pub(super) struct Publisher {
     /// Until it is closed.
     endpoint: Mutex<Option<OpenEndpoint>>,
     name: String,
-    /// Of the current run, from PAUSED to READY.
-    broadcast: Mutex<Option<LocalBroadcast>>,
+    /// From PAUSED to READY.
+    run: Mutex<Option<Run>>,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// What is published at the moment.
+struct Run {
+    broadcast: LocalBroadcast,
+    /// Viewers were told that it is over.
+    finished: bool,
 }
 
 impl Publisher {
@@ -72,13 +79,40 @@ impl Publisher {
             live,
             endpoint: Mutex::new(Some(endpoint)),
             name,
-            broadcast: Mutex::default(),
+            run: Mutex::default(),
             tasks: Mutex::new(tasks),
         })
     }
 
     /// Begins a broadcast, empty yet.
     pub(super) fn begin(&self) -> Result<LocalBroadcast, gst::ErrorMessage> {
+        let mut slot = self.slot();
+        let broadcast = self.publish()?;
+        *slot = Some(Run {
+            broadcast: broadcast.clone(),
+            finished: false,
+        });
+        Ok(broadcast)
+    }
+
+    /// The broadcast that is published, or another if that has ended, and whether it is another. None outside of a run.
+    pub(super) fn current_or_next(
+        &self,
+    ) -> Result<Option<(LocalBroadcast, bool)>, gst::ErrorMessage> {
+        let mut slot = self.slot();
+        let Some(run) = &mut *slot else {
+            return Ok(None);
+        };
+        let is_next = run.finished;
+        if is_next {
+            self.live.transport().unpublish(&self.name);
+            run.broadcast = self.publish()?;
+            run.finished = false;
+        }
+        Ok(Some((run.broadcast.clone(), is_next)))
+    }
+
+    fn publish(&self) -> Result<LocalBroadcast, gst::ErrorMessage> {
         let _guard = runtime::runtime()?.enter();
         let broadcast = LocalBroadcast::new();
         self.live
@@ -89,21 +123,30 @@ impl Publisher {
                     ("{error}. Set the property broadcast to another name")
                 )
             })?;
-        *self.slot() = Some(broadcast.clone());
         Ok(broadcast)
     }
 
     pub(super) fn broadcast(&self) -> Option<LocalBroadcast> {
-        self.slot().clone()
+        self.slot().as_ref().map(|run| run.broadcast.clone())
     }
 
-    /// Ends the broadcast. Viewers whose tracks were not finished wait for it to come back.
+    /// Tells viewers that the broadcast is over. Returns whether there is one.
+    pub(super) fn finish(&self) -> bool {
+        let mut slot = self.slot();
+        if let Some(run) = &mut *slot {
+            run.broadcast.finish();
+            run.finished = true;
+        }
+        slot.is_some()
+    }
+
+    /// Ends the run. Viewers whose tracks were not finished wait for the broadcast to come back.
     pub(super) fn end(&self) {
-        let broadcast = self.slot().take();
-        if let Some(broadcast) = broadcast {
+        let run = self.slot().take();
+        if let Some(run) = run {
             // The tracks go one by one now, without having ended. Were the catalog still open, viewers would see them
             // leave it one by one, and take away their pads.
-            broadcast.finish();
+            run.broadcast.finish();
         }
         self.live.transport().unpublish(&self.name);
     }
@@ -139,10 +182,8 @@ impl Publisher {
         }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<LocalBroadcast>> {
-        self.broadcast
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<Run>> {
+        self.run.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -46,6 +46,10 @@ impl Track {
         }
     }
 
+    pub(super) fn is_part_of(&self, broadcast: &LocalBroadcast) -> bool {
+        self.broadcast.is_same(broadcast)
+    }
+
     /// Says what the pad carries from now on, and what the track is called.
     ///
     /// A track that carried something else is taken back: viewers get another in its place.

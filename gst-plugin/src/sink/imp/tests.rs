@@ -1,0 +1,51 @@
+use std::sync::Barrier;
+
+use super::*;
+
+/// A sink that is paused, with so many pads, in this machine only.
+fn paused(pads: usize) -> super::super::IrohLiveSink {
+    gst::init().unwrap();
+    let sink: super::super::IrohLiveSink = glib::Object::new();
+    sink.set_property_from_str("relay-mode", "disabled");
+    sink.set_property_from_str("address-lookup", "none");
+    sink.set_property_from_str("bind-address", "127.0.0.1:0");
+    for _ in 0..pads {
+        sink.request_pad_simple("sink_%u").unwrap();
+    }
+    sink.set_state(gst::State::Paused).unwrap();
+    sink
+}
+
+#[test]
+fn pads_that_begin_at_once_after_the_end_begin_in_one_broadcast() {
+    let sink = paused(2);
+    let imp = sink.imp();
+    let pads = lock(&imp.pads).clone();
+    let first = imp.broadcast().unwrap();
+    for round in 0..200 {
+        for pad in &pads {
+            pad.fail("as a test");
+        }
+        imp.pad_ended();
+        assert_eq!(lock(&imp.readings).status, Status::Ended);
+        let start = Barrier::new(pads.len());
+        std::thread::scope(|scope| {
+            for pad in &pads {
+                scope.spawn(|| {
+                    start.wait();
+                    imp.pad_begins(pad);
+                });
+            }
+        });
+        let broadcast = imp.broadcast().unwrap();
+        assert!(!broadcast.is_same(&first));
+        for pad in &pads {
+            assert!(
+                pad.is_part_of(&broadcast),
+                "round {round}: {} is left behind",
+                pad.ghost.name()
+            );
+        }
+    }
+    sink.set_state(gst::State::Null).unwrap();
+}
