@@ -342,6 +342,36 @@ fn raw_media_into_a_pad() {
     says(&error, gst::StreamError::WrongType, &["audio_0", "opusenc"]);
 }
 
+#[test]
+fn raw_media_into_one_pad_of_several() {
+    let _test = start();
+    // Not live, so that the pipeline plays only when each pad has something.
+    let publisher = Publisher::start(
+        "SINK  videotestsrc ! stream.video_0  audiotestsrc ! opusenc ! stream.audio_0",
+    );
+    let warning = publisher.pipe.wait_warning("video_0");
+    assert!(warning.contains("x264enc"), "{warning}");
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("audio_0", 30);
+    // The last of them is another matter.
+    let audio = publisher.sink.static_pad("audio_0").expect("it is linked");
+    let peer = audio.peer().expect("it is linked");
+    peer.push_event(gst::event::Eos::new());
+    let raw = publisher
+        .sink
+        .request_pad_simple("audio_1")
+        .expect("there is none of that name");
+    let tone = gst::ElementFactory::make("audiotestsrc")
+        .build()
+        .expect("it is there");
+    publisher.pipe.pipeline.add(&tone).expect("it is new");
+    let source = tone.static_pad("src").expect("it has one");
+    source.link(&raw).expect("it fits");
+    tone.sync_state_with_parent().expect("it starts");
+    let error = publisher.pipe.wait_error();
+    says(&error, gst::StreamError::WrongType, &["audio_1", "opusenc"]);
+}
+
 /// Bytes that look like nothing, but the same each time.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;

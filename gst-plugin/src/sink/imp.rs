@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     caps,
-    pad::{Host, Pad},
+    pad::{self, Host, Pad},
     publisher::{Event, Publisher},
     settings::Settings,
     status::{self, Readings, Status},
@@ -229,7 +229,8 @@ impl BinImpl for IrohLiveSink {
             && let Some(source) = message.src()
             && let Some(pad) = self.find(|pad| pad.owns(source))
         {
-            self.pad_failed(&pad, &error.error().to_string());
+            let reason = pad::with_mend(&error.error().to_string());
+            self.pad_failed(&pad, gst::StreamError::Decode, &reason);
             return;
         }
         self.parent_handle_message(message);
@@ -309,23 +310,20 @@ impl Host for IrohLiveSink {
         }
     }
 
-    fn pad_failed(&self, pad: &Pad, reason: &str) -> bool {
+    fn pad_failed(&self, pad: &Pad, code: gst::StreamError, reason: &str) -> bool {
         let reason = pad.fail(reason);
-        let others = lock(&self.pads).iter().any(|pad| !pad.has_failed());
+        let flows = |pad: &Arc<Pad>| !pad.has_ended() && pad.ghost.is_linked();
+        let others = lock(&self.pads).iter().any(flows);
         let Some(reason) = reason else { return others };
         let name = pad.ghost.name();
         if others {
             gst::element_imp_warning!(
                 self,
-                gst::StreamError::Decode,
+                code,
                 ("Pad {name} is not published any more: {reason}. The other pads go on")
             );
         } else {
-            gst::element_imp_error!(
-                self,
-                gst::StreamError::Decode,
-                ("Pad {name} cannot be published: {reason}. Put a parser before it, or look at what comes into it")
-            );
+            gst::element_imp_error!(self, code, ("Pad {name} cannot be published: {reason}"));
         }
         others
     }

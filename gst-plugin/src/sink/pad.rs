@@ -48,7 +48,7 @@ pub(super) trait Host: ElementImpl {
     fn pad_ended(&self);
 
     /// Nothing will come of what flows into the pad. Returns whether others go on.
-    fn pad_failed(&self, pad: &Pad, reason: &str) -> bool;
+    fn pad_failed(&self, pad: &Pad, code: gst::StreamError, reason: &str) -> bool;
 }
 
 pub(super) struct Pad {
@@ -263,11 +263,9 @@ impl Pad {
         let pass = |event| gst::Pad::event_default(&self.ghost, parent, event);
         match event.view() {
             gst::EventView::Caps(caps) => {
-                if let Err(message) = self.configure(host, caps.caps()) {
+                if let Err((code, reason)) = self.configure(host, caps.caps()) {
                     // Said once: what comes is dropped, so that upstream has nothing to complain of.
-                    if self.fail("its caps were refused").is_some() {
-                        host.post_error_message(message);
-                    }
+                    self.give_up(host, code, &reason);
                     return true;
                 }
                 pass(event)
@@ -319,12 +317,14 @@ impl Pad {
     /// Links what is right for `caps` behind the pad.
     ///
     /// # Errors
-    /// An error message for the bus.
-    fn configure<H: Host>(&self, host: &H, caps: &gst::CapsRef) -> Result<(), gst::ErrorMessage> {
-        let pad = self.ghost.name();
-        let codec = Codec::of(caps).map_err(|reason| {
-            gst::error_msg!(gst::StreamError::WrongType, ("Pad {pad}: {reason}"))
-        })?;
+    /// What is wrong, and how to mend it.
+    fn configure<H: Host>(
+        &self,
+        host: &H,
+        caps: &gst::CapsRef,
+    ) -> Result<(), (gst::StreamError, String)> {
+        let codec =
+            Codec::of(caps).map_err(|reason| (gst::StreamError::WrongType, reason.to_string()))?;
         self.appsink
             .set_sync(host.waits_on_clock() && !latency::of_upstream(&self.ghost).0);
         if self.state().codec == Some(codec) {
@@ -335,9 +335,7 @@ impl Pad {
         let linked = bin
             .ok_or_else(|| glib::bool_error!("the element is no bin"))
             .and_then(|bin| self.link(bin, codec));
-        linked.map_err(|error| {
-            gst::error_msg!(gst::CoreError::Negotiation, ("Pad {pad}: {error}"))
-        })?;
+        linked.map_err(|error| (gst::StreamError::Failed, error.to_string()))?;
         host.name_track(self, codec.kind());
         let mut state = self.state();
         let state = &mut *state;
@@ -390,14 +388,21 @@ impl Pad {
                 return flow;
             }
         };
-        if !host.pad_failed(self, &reason) {
-            return Err(gst::FlowError::Error);
+        if self.give_up(host, gst::StreamError::Decode, &with_mend(&reason)) {
+            Ok(gst::FlowSuccess::Ok)
+        } else {
+            Err(gst::FlowError::Error)
         }
-        // After a flush the pipeline waits for a buffer, or for an end as this is.
-        if let Some(pad) = self.appsink.static_pad("sink") {
+    }
+
+    /// Takes nothing more of this stream. Returns whether other pads go on.
+    fn give_up<H: Host>(&self, host: &H, code: gst::StreamError, reason: &str) -> bool {
+        let others = host.pad_failed(self, code, reason);
+        // At its start and after a flush the pipeline waits for a buffer, or for an end as this is.
+        if others && let Some(pad) = self.appsink.static_pad("sink") {
             pad.send_event(gst::event::Eos::new());
         }
-        Ok(gst::FlowSuccess::Ok)
+        others
     }
 
     /// Says so if buffers come and come, and nothing is made of them. They are taken all the same: it may be that a key
@@ -552,6 +557,11 @@ fn needed_from(samples: &[gst::Sample]) -> usize {
         flags.is_some_and(|flags| !flags.contains(gst::BufferFlags::DELTA_UNIT))
     };
     samples[..=first].iter().rposition(is_key).unwrap_or(0)
+}
+
+/// Says what helps against a stream that nothing can be made of.
+pub(super) fn with_mend(reason: &str) -> String {
+    format!("{reason}. Put a parser before the pad, or look at what comes into it")
 }
 
 fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>) -> gst::GhostPad {

@@ -49,3 +49,16 @@ fn pads_that_begin_at_once_after_the_end_begin_in_one_broadcast() {
     }
     sink.set_state(gst::State::Null).unwrap();
 }
+
+#[test]
+fn the_failure_of_the_last_stream_is_an_error_whatever_pads_there_are_beside_it() {
+    let sink = paused(2);
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    let imp = sink.imp();
+    let pads = lock(&imp.pads).clone();
+    assert!(!imp.pad_failed(&pads[0], gst::StreamError::Decode, "as a test"));
+    let said = bus.pop_filtered(&[gst::MessageType::Error, gst::MessageType::Warning]);
+    assert_eq!(said.unwrap().type_(), gst::MessageType::Error);
+    sink.set_state(gst::State::Null).unwrap();
+}
