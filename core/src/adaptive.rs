@@ -22,6 +22,7 @@
 //!
 //! [`RemoteBroadcast::adaptive`]: crate::RemoteBroadcast::adaptive
 
+mod arrival;
 mod attempt;
 mod backoff;
 mod encoder;

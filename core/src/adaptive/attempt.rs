@@ -1,6 +1,6 @@
 //! A rendition that is received, and one that is being switched to.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -69,11 +69,12 @@ impl Attempt {
     }
 
     /// Takes note of a frame of the rendition that is being switched to.
-    pub fn push(&mut self, frame: EncodedFrame, arrival: Duration) {
+    pub fn push(&mut self, frame: EncodedFrame, arrival: RangeInclusive<Duration>) {
+        let at = *arrival.end();
         if let Some(next) = self.receiving() {
             next.observe(&frame, arrival);
         }
-        self.handover.push_new(Arrived { frame, at: arrival });
+        self.handover.push_new(Arrived { frame, at });
     }
 
     pub fn receiving(&mut self) -> Option<&mut Receiving> {
@@ -85,9 +86,9 @@ impl Attempt {
 }
 
 impl Receiving {
-    pub fn observe(&mut self, frame: &EncodedFrame, arrival: Duration) {
+    pub fn observe(&mut self, frame: &EncodedFrame, arrival: RangeInclusive<Duration>) {
         let (timestamp, bytes) = (frame.timestamp, frame.payload.len());
-        self.meter.observe(
+        self.meter.observe_within(
             timestamp,
             bytes,
             frame.keyframe,

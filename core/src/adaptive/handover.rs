@@ -10,7 +10,7 @@ pub(super) const JUMP: Duration = Duration::from_secs(10);
 /// A key frame that was missed by no more than this still serves: what was shown since is quickly decoded again.
 const MISSED: Duration = Duration::from_millis(300);
 
-/// A frame, and when it arrived.
+/// A frame, and when it was there to be handed out.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Arrived {
     pub frame: EncodedFrame,

@@ -1,6 +1,6 @@
 //! What the arrival of a track's frames says of the download path.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 
 /// A frame counts as late beyond half of the player's budget, so that something can be done before the other half is used
 /// up; and beyond something in between these. Less is the jitter of a common path.
@@ -66,7 +66,29 @@ struct Arrival {
     /// The newest timestamp by then.
     highest: i64,
     /// None for frames that were reordered: their transit says something of the encoder.
-    transit: Option<i64>,
+    transit: Option<Transit>,
+}
+
+/// The transit of a frame, as far as it is known: it may have been waiting when it was looked for.
+#[derive(Debug, Clone, Copy)]
+struct Transit {
+    least: i64,
+    most: i64,
+}
+
+impl Transit {
+    /// That of the fastest frame.
+    fn fastest(transits: impl Iterator<Item = Self>) -> Option<Self> {
+        transits.reduce(|a, b| Self {
+            least: a.least.min(b.least),
+            most: a.most.min(b.most),
+        })
+    }
+
+    /// By how much it exceeds another one at least.
+    fn above(self, other: Self) -> i64 {
+        self.least.saturating_sub(other.most)
+    }
 }
 
 impl Default for DownloadMeter {
@@ -147,9 +169,27 @@ impl DownloadMeter {
         skipped: bool,
         arrival: Duration,
     ) {
-        let at = self.last.map_or(arrival, |last| arrival.max(last));
+        self.observe_within(timestamp, bytes, keyframe, skipped, arrival..=arrival);
+    }
+
+    /// The same for a frame of which it is only known that it arrived within `arrival`.
+    ///
+    /// It never counts as earlier than it can have been, as all others would be late against it; nor as later.
+    pub(super) fn observe_within(
+        &mut self,
+        timestamp: Duration,
+        bytes: usize,
+        keyframe: bool,
+        skipped: bool,
+        arrival: RangeInclusive<Duration>,
+    ) {
+        let (earliest, latest) = arrival.into_inner();
+        let at = self.last.map_or(latest, |last| latest.max(last));
         let stamp = nanos(timestamp);
-        let transit = nanos(at).saturating_sub(stamp);
+        let transit = Transit {
+            least: nanos(earliest).saturating_sub(stamp),
+            most: nanos(at).saturating_sub(stamp),
+        };
         if self.is_elsewhere(stamp, transit) {
             *self = Self::with_budget(self.late * 2);
         }
@@ -164,7 +204,7 @@ impl DownloadMeter {
                 self.interval = Some((known * 7 + step) / 8);
             }
             self.highest = Some(stamp);
-            self.note_base(at, transit);
+            self.note_base(at, transit.most);
         }
         if keyframe {
             if let Some(last) = self.last_key.filter(|last| stamp > *last) {
@@ -195,8 +235,9 @@ impl DownloadMeter {
     /// How much later than the fastest frame of late a frame with this timestamp is when it arrives at `arrival`.
     pub fn lateness(&self, timestamp: Duration, arrival: Duration) -> Duration {
         let transit = nanos(arrival).saturating_sub(nanos(timestamp));
-        self.base_transit()
-            .map_or(Duration::ZERO, |base| duration(transit - base))
+        self.base_transit().map_or(Duration::ZERO, |base| {
+            duration(transit.saturating_sub(base))
+        })
     }
 
     /// The state of things at `now`.
@@ -207,9 +248,9 @@ impl DownloadMeter {
         let stalled = now
             .saturating_sub(last)
             .saturating_sub(self.interval.unwrap_or_default() * 2);
-        let newest = self.slice(now, SLICES[0], 0).or(self.latest_transit());
+        let newest = self.fastest(now, SLICES[0], 0).or(self.latest_transit());
         let lateness = match (newest, self.base_transit()) {
-            (Some(newest), Some(base)) => duration(newest - base),
+            (Some(newest), Some(base)) => duration(newest.least.saturating_sub(base)),
             _ => Duration::ZERO,
         };
         let skipped = self.skipped(now);
@@ -241,9 +282,9 @@ impl DownloadMeter {
         // Against the frames just before, as a path that became longer is no sign of a full link.
         let since = self.last.unwrap_or_default().saturating_sub(CHOKED * 2);
         let before = self.frames.iter().filter(|frame| frame.at >= since);
-        let fastest = before.filter_map(|frame| frame.transit).min();
+        let fastest = Transit::fastest(before.filter_map(|frame| frame.transit));
         let patience = match self.latest_transit().zip(fastest) {
-            Some((latest, fastest)) if duration(latest - fastest) >= self.late => CHOKED,
+            Some((latest, fastest)) if duration(latest.above(fastest)) >= self.late => CHOKED,
             _ => STALLED,
         };
         if stalled >= patience {
@@ -262,13 +303,13 @@ impl DownloadMeter {
     }
 
     /// Whether a frame belongs to another timeline than those before.
-    fn is_elsewhere(&self, stamp: i64, transit: i64) -> bool {
+    fn is_elsewhere(&self, stamp: i64, transit: Transit) -> bool {
         let back = self
             .highest
             .is_some_and(|highest| highest.saturating_sub(stamp) > JUMP / 4);
         let jumped = self
             .latest_transit()
-            .is_some_and(|latest| latest.saturating_sub(transit) > JUMP);
+            .is_some_and(|latest| latest.above(transit) > JUMP);
         back || jumped
     }
 
@@ -290,12 +331,12 @@ impl DownloadMeter {
         self.base.iter().map(|(_, min)| *min).min()
     }
 
-    fn latest_transit(&self) -> Option<i64> {
+    fn latest_transit(&self) -> Option<Transit> {
         self.frames.iter().rev().find_map(|frame| frame.transit)
     }
 
     /// The transits of the frames that came in the slice of time `back` slices ago.
-    fn transits(&self, now: Duration, slice: Duration, back: u32) -> impl Iterator<Item = i64> {
+    fn transits(&self, now: Duration, slice: Duration, back: u32) -> impl Iterator<Item = Transit> {
         let end = now.saturating_sub(slice * back);
         let begin = now.saturating_sub(slice * (back + 1));
         self.frames
@@ -304,15 +345,15 @@ impl DownloadMeter {
             .filter_map(|frame| frame.transit)
     }
 
-    fn slice(&self, now: Duration, slice: Duration, back: u32) -> Option<i64> {
-        self.transits(now, slice, back).min()
+    fn fastest(&self, now: Duration, slice: Duration, back: u32) -> Option<Transit> {
+        Transit::fastest(self.transits(now, slice, back))
     }
 
     fn grows(&self, now: Duration, slice: Duration) -> bool {
-        let of = |back| self.slice(now, slice, back);
+        let of = |back| self.fastest(now, slice, back);
         match (of(2), of(1), of(0)) {
             (Some(first), Some(second), Some(third)) => {
-                second - first >= GROWTH && third - second >= GROWTH
+                second.above(first) >= GROWTH && third.above(second) >= GROWTH
             }
             _ => false,
         }
@@ -328,7 +369,12 @@ impl DownloadMeter {
             .frames
             .iter()
             .filter(|frame| frame.at >= window)
-            .filter_map(|frame| Some((frame.at, duration(frame.transit? - base))));
+            .filter_map(|frame| {
+                Some((
+                    frame.at,
+                    duration(frame.transit?.least.saturating_sub(base)),
+                ))
+            });
         let Some(first) = frames.next() else {
             return false;
         };
@@ -343,14 +389,14 @@ impl DownloadMeter {
 
     /// In how many of the last four slices a good share of the frames, but not all, was late.
     fn unsteady_slices(&self, now: Duration) -> usize {
-        let Some(fastest) = self.slice(now, UNSTEADY_SLICE * 4, 0) else {
+        let Some(fastest) = self.fastest(now, UNSTEADY_SLICE * 4, 0) else {
             return 0;
         };
-        let limit = fastest + nanos(self.late);
+        let limit = fastest.most.saturating_add(nanos(self.late));
         (0..4)
             .filter(|back| {
                 let transits = || self.transits(now, UNSTEADY_SLICE, *back);
-                let late = transits().filter(|transit| *transit > limit).count();
+                let late = transits().filter(|transit| transit.least > limit).count();
                 // Where all are late something else is going on: a backlog drains, or the path became longer.
                 late < transits().count() && late as f64 >= UNSTEADY * transits().count() as f64
             })

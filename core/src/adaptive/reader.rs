@@ -1,6 +1,6 @@
 //! The frames of the rendition that is best for now.
 
-use std::{fmt, future::pending, sync::Arc, time::Duration};
+use std::{fmt, future::pending, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -10,6 +10,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{
+    arrival::LastWait,
     attempt::{Attempt, AttemptState, Receiving},
     handover::{Arrived, Handover, Patience, Step},
     interface::{
@@ -31,8 +32,6 @@ use crate::{
 
 /// How often the state of things is looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// A frame that is there so soon after it was asked for may have been waiting.
-const AT_ONCE: Duration = Duration::from_millis(1);
 /// When all renditions have ended, so long the catalog may still name another.
 const GRACE: Duration = Duration::from_secs(1);
 /// The least and the most that a rendition may fall behind the one that is to replace it.
@@ -56,8 +55,7 @@ pub struct AdaptiveReader {
     next_tick: Duration,
     /// Something changed: what is to be done is to be asked before the next tick.
     stale: bool,
-    /// When the caller got the last frame.
-    left: Duration,
+    last_wait: LastWait,
     selector: Selector,
     share: ReaderShare,
     ladder: Ladder,
@@ -138,6 +136,7 @@ impl AdaptiveReader {
     ) -> Self {
         let (wanted, quality) = watch::channel(config.quality.clone());
         let (status, seen) = watch::channel(AdaptiveStatus::default());
+        let start = Instant::now();
         let mut reader = Self {
             share: broadcast.join_readers(),
             selector: Selector::new(config.quality.clone()),
@@ -152,10 +151,10 @@ impl AdaptiveReader {
                 status: seen,
             },
             status,
-            start: Instant::now(),
+            start,
             next_tick: Duration::ZERO,
             stale: false,
-            left: Duration::ZERO,
+            last_wait: LastWait::new(start),
             ladder: Ladder::default(),
             idle_since: None,
             current: None,
@@ -196,7 +195,6 @@ impl AdaptiveReader {
     /// # Errors
     /// See [`AdaptiveError`]; the stream is over then.
     pub async fn next(&mut self) -> Result<Option<AdaptiveFrame>, AdaptiveError> {
-        let entered = self.now();
         loop {
             let now = self.now();
             if let Some(frame) = self.output.next(now) {
@@ -205,7 +203,6 @@ impl AdaptiveReader {
                 {
                     current.rendition = frame.rendition.clone();
                 }
-                self.left = now;
                 return Ok(Some(frame));
             }
             let mut wake = self.next_tick;
@@ -222,13 +219,8 @@ impl AdaptiveReader {
             }
             let event = self.event(wake).await;
             let now = self.now();
-            // What was there at once may have been waiting since the caller left: no blame on the network for that.
-            let arrival = if now.saturating_sub(entered) < AT_ONCE {
-                self.left
-            } else {
-                now
-            };
-            self.take(event, arrival, now);
+            // What is there at once may have been waiting since the caller left: no blame on the network for that.
+            self.take(event, self.last_wait.arrival(now), now);
         }
     }
 
@@ -238,6 +230,7 @@ impl AdaptiveReader {
 
     /// Waits for whatever comes first. Cancel safe, as all that it waits for is.
     async fn event(&mut self, wake: Duration) -> Event {
+        let _wait = self.last_wait.begin();
         let catalog = async {
             match &mut self.catalog {
                 Some(catalog) => catalog.next().await,
@@ -273,7 +266,7 @@ impl AdaptiveReader {
         }
     }
 
-    fn take(&mut self, event: Event, arrival: Duration, now: Duration) {
+    fn take(&mut self, event: Event, arrival: RangeInclusive<Duration>, now: Duration) {
         match event {
             Event::Catalog(Ok(Some(catalog))) => {
                 self.filtering = Some(self.config.renditions(*catalog));
@@ -349,13 +342,14 @@ impl AdaptiveReader {
         }
     }
 
-    fn take_frame(&mut self, frame: EncodedFrame, arrival: Duration) {
+    fn take_frame(&mut self, frame: EncodedFrame, arrival: RangeInclusive<Duration>) {
         let Some(source) = &mut self.current else {
             return;
         };
-        let lateness = source.meter.lateness(frame.timestamp, arrival);
+        let at = *arrival.end();
+        let lateness = source.meter.lateness(frame.timestamp, at);
         source.observe(&frame, arrival);
-        let frame = Arrived { frame, at: arrival };
+        let frame = Arrived { frame, at };
         match &mut self.attempt {
             Some(attempt) => attempt.handover.push_old(frame, lateness),
             None => self.output.push(frame),
@@ -597,3 +591,6 @@ impl AdaptiveReader {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,36 @@ fn the_next_key_frame_is_expected_an_interval_after_the_last() {
     // Those of the other rendition lie elsewhere, or were not noticed.
     assert_eq!(meter.next_key(ms(1500), ms(4830)), Some(ms(5570)));
 }
+
+#[test]
+fn a_frame_that_may_have_waited_makes_neither_the_others_nor_itself_late() {
+    let mut meter = DownloadMeter::new();
+    // Whoever reads this is busy for a while now and then, and finds a frame that may have come at any time since.
+    let step = Duration::from_millis(200);
+    for n in 0..40_u32 {
+        let found = step * n + Duration::from_millis(20);
+        let busy = n % 10 == 9;
+        let since = if busy { found - step } else { found };
+        let found = if busy { found + step / 2 } else { found };
+        meter.observe_within(step * n, 5000, n % 10 == 0, false, since..=found);
+        let report = meter.report(found);
+        assert!(report.healthy, "{n}: {report:?}");
+        assert_eq!(report.lateness, Duration::ZERO, "{n}");
+    }
+}
+
+#[test]
+fn no_timestamp_is_too_much() {
+    let mut meter = DownloadMeter::new();
+    let huge = Duration::from_nanos(i64::MAX as u64);
+    for (n, timestamp) in [huge, Duration::ZERO, huge, FRAME, Duration::MAX, FRAME]
+        .into_iter()
+        .enumerate()
+    {
+        let at = FRAME * (n as u32 * 20);
+        meter.observe(timestamp, 5000, true, false, at);
+        meter.lateness(Duration::ZERO, at + FRAME);
+        meter.report(at);
+        meter.next_key(timestamp, at);
+    }
+}

@@ -1,0 +1,60 @@
+use super::*;
+use crate::{
+    LocalBroadcast,
+    broadcast::{LocalTrack, VideoCodec, VideoConfig},
+};
+
+const FRAME: Duration = Duration::from_millis(200);
+
+async fn rig() -> (LocalBroadcast, LocalTrack, AdaptiveReader) {
+    let local = LocalBroadcast::new();
+    let track = local.publish_track("video", VideoConfig::new(VideoCodec::VP8));
+    let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
+    let reader = remote.adaptive(AdaptiveConfig::default()).await;
+    (local, track.expect("new"), reader.expect("there"))
+}
+
+fn frame(n: u32) -> EncodedFrame {
+    EncodedFrame::new(FRAME * n, [0].as_slice(), n == 0)
+}
+
+async fn next(reader: &mut AdaptiveReader) -> AdaptiveFrame {
+    reader.next().await.expect("open").expect("not the end")
+}
+
+/// Who recovers a clock subtracts what is held: a frame must not seem to have come when the one before it did.
+#[tokio::test(start_paused = true)]
+async fn what_comes_just_when_it_is_asked_for_was_not_held() {
+    let (_local, mut track, mut reader) = rig().await;
+    for n in 0..20 {
+        // As a caller does that has other things to wait for as well.
+        for _ in 0..50 {
+            let nothing = tokio::time::timeout(FRAME / 50, reader.next()).await;
+            assert!(nothing.is_err(), "{n}");
+        }
+        track.write(frame(n)).expect("open");
+        assert_eq!(next(&mut reader).await.held, Duration::ZERO, "{n}");
+    }
+    let report = reader.control().status().borrow().report;
+    assert!(report.healthy, "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_a_busy_caller_is_not_blamed_on_the_network() {
+    let (_local, mut track, mut reader) = rig().await;
+    for n in 0..40 {
+        track.write(frame(n)).expect("open");
+        // Now and then the caller does something else first.
+        let busy = if n % 8 == 7 {
+            FRAME / 2
+        } else {
+            Duration::ZERO
+        };
+        tokio::time::sleep(busy).await;
+        next(&mut reader).await;
+        let report = reader.control().status().borrow().report;
+        assert_eq!(report.lateness, Duration::ZERO, "{n}");
+        let nothing = tokio::time::timeout(FRAME - busy, reader.next()).await;
+        assert!(nothing.is_err(), "{n}");
+    }
+}
