@@ -101,8 +101,15 @@ impl TrackControl {
         self.state().failures
     }
 
-    pub(super) fn reads(&self, reader: &RenditionReader) {
-        self.state().control = Some(reader.control());
+    /// From now on this is read. The program may have chosen another quality since it was opened.
+    pub(super) fn reads(&self, reader: &RenditionReader) -> Result<(), AdaptiveError> {
+        let mut state = self.state();
+        let control = reader.control();
+        if control.quality() != state.quality {
+            control.set_quality(state.quality.clone())?;
+        }
+        state.control = Some(control);
+        Ok(())
     }
 
     pub(super) fn plays(&self, branch: &Branch, decoder: &str) {
@@ -119,5 +126,52 @@ impl TrackControl {
         let mut state = self.state();
         state.element = None;
         state.decoder = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        LocalBroadcast, RemoteBroadcast,
+        broadcast::{VideoCodec, VideoConfig},
+        media::receive::RenditionConfig,
+    };
+
+    #[tokio::test]
+    async fn what_the_program_chooses_while_a_track_is_opened_is_not_lost() {
+        gst::init().unwrap();
+        let local = LocalBroadcast::new();
+        let track = |name| local.publish_track(name, VideoConfig::new(VideoCodec::VP8));
+        let _tracks = (track("a").unwrap(), track("b").unwrap());
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
+        let control = TrackControl::new(MediaKind::Video, Quality::Auto);
+        let open = || {
+            let config = RenditionConfig {
+                kind: control.kind,
+                quality: control.quality(),
+                latency: Duration::from_millis(200),
+                candidates: |_, _| vec!["identity".to_owned()],
+                hardware: false,
+            };
+            RenditionReader::open(&remote, config, control.history.clone())
+        };
+        let reader = open();
+        control.set_quality(Quality::Lowest).unwrap();
+        let reader = reader.await.unwrap().unwrap();
+        control.reads(&reader).unwrap();
+        assert_eq!(reader.control().quality(), Quality::Lowest);
+        // And when it is opened again.
+        let again = open();
+        control.set_quality(Quality::Named("b".into())).unwrap();
+        let again = again.await.unwrap().unwrap();
+        control.reads(&again).unwrap();
+        assert_eq!(again.control().quality(), Quality::Named("b".into()));
+        // What is not there is an error, as it is to whoever opens it.
+        let again = open();
+        let fresh = TrackControl::new(MediaKind::Video, Quality::Named("c".into()));
+        assert!(fresh.reads(&again.await.unwrap().unwrap()).is_err());
     }
 }

@@ -186,6 +186,12 @@ impl Attempts {
         self.current
     }
 
+    /// A decoder was made. What was counted of the one before says nothing of it, whatever that one was taken out for.
+    pub(super) fn begin(&mut self) {
+        self.decoded = 0;
+        self.mark = None;
+    }
+
     /// Takes note of what went into the decoder and came out of it since it was made. Returns whether it is stuck.
     pub(super) fn progress(&mut self, fed: u64, decoded: u64, now: Duration) -> bool {
         if decoded > self.decoded {
@@ -199,7 +205,7 @@ impl Attempts {
             // Nothing went in.
             self.mark = Some((fed, now));
         }
-        fed - at >= STALL.0 && now.saturating_sub(since) >= STALL.1
+        fed.saturating_sub(at) >= STALL.0 && now.saturating_sub(since) >= STALL.1
     }
 
     /// The decoder has failed, having given so many pictures, or could not be made. Returns whether to go on, with
@@ -212,8 +218,7 @@ impl Attempts {
         if decoded == 0 {
             self.current = (self.current + 1) % self.candidates.max(1);
         }
-        self.decoded = 0;
-        self.mark = None;
+        self.begin();
         self.failures += 1;
         let rounds = ROUNDS * self.candidates;
         let limit = if self.worked {
@@ -277,6 +282,19 @@ mod tests {
         // One picture, and the time begins anew.
         assert!(!attempts.progress(120, 31, secs(104)));
         assert!(!attempts.progress(179, 31, secs(109)));
+    }
+
+    #[test]
+    fn a_decoder_that_is_made_anew_for_another_reason_is_not_measured_by_the_one_before() {
+        let mut attempts = Attempts::new(1);
+        assert!(!attempts.progress(1000, 900, secs(0)));
+        assert!(!attempts.progress(1010, 900, secs(1)));
+        // The audio device is unplugged and comes back: that is no failure of the decoder.
+        attempts.begin();
+        for second in 2..30 {
+            let n = (second - 2) * 50;
+            assert!(!attempts.progress(n, n, secs(second)), "{second}");
+        }
     }
 
     #[test]

@@ -42,14 +42,27 @@ pub(super) async fn play(
     control: &TrackControl,
     output: Output,
 ) -> Result<(), PlaybackError> {
+    let mut retired = JoinSet::new();
+    let result = follow(player, control, output, &mut retired).await;
+    // To the end they show what they have.
+    while retired.join_next().await.is_some() {}
+    result
+}
+
+/// Plays in one branch after another. Those in `retired` have only to show what they have.
+async fn follow(
+    player: &Player,
+    control: &TrackControl,
+    output: Output,
+    retired: &mut JoinSet<()>,
+) -> Result<(), PlaybackError> {
     let open = || open(player, control);
     let Some(mut reader) = open().await? else {
         return Ok(());
     };
-    control.reads(&reader);
+    control.reads(&reader).map_err(PlaybackError::Source)?;
     let mut decoding: Option<Decoding> = None;
     let mut device = Device::default();
-    let mut retired = JoinSet::new();
     while let Some(caps) = reader.stream().await? {
         let decoding = match &mut decoding {
             Some(decoding) if same_codec(&decoding.caps, &caps) => decoding,
@@ -66,12 +79,14 @@ pub(super) async fn play(
         let (outcome, progress) = match player.branch(plan).await {
             Ok(mut branch) => {
                 control.plays(&branch, &decoder);
+                decoding.attempts.begin();
                 let progress = branch.progress();
                 let outcome = run(player, &mut branch, &mut reader, &mut decoding.attempts).await;
                 control.stops();
                 match outcome {
                     Outcome::Finished if reader.switches() => {
                         // Shows what it has while the next one begins.
+                        while retired.try_join_next().is_some() {}
                         retired.spawn(drain(branch, player.config.latency));
                         continue;
                     }
@@ -109,7 +124,7 @@ pub(super) async fn play(
                 return Ok(());
             };
             reader = again;
-            control.reads(&reader);
+            control.reads(&reader).map_err(PlaybackError::Source)?;
         }
     }
     Ok(())
