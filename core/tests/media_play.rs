@@ -764,6 +764,67 @@ async fn one_takes_over_from_the_other(description: &str, codec: Codec) {
     assert!(small.is_watched());
 }
 
+/// Decodes H.264 only, which shows when it is too late.
+struct NoVp8;
+
+impl Decoders for NoVp8 {
+    fn candidates(caps: &gst::Caps, hardware: bool) -> Vec<String> {
+        if caps
+            .structure(0)
+            .is_some_and(|structure| structure.name() == "video/x-vp8")
+        {
+            return vec!["there-is-no-such-element".to_owned()];
+        }
+        DefaultDecoders::candidates(caps, hardware)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_received_before_another_codec_is_seen_also_if_that_does_not_play() {
+    let pair = Pair::new().await;
+    let _small = pair.add("small", H264, Codec::H264);
+    // When the other one began, once it is to.
+    let begun = Arc::new(Mutex::new((false, None)));
+    let begins = begun.clone();
+    let _large = Published::start_with(
+        &pair.broadcast,
+        Arc::default(),
+        "large",
+        VP8_LARGE,
+        Codec::Vp8,
+        Box::new(move |_, frame| {
+            let (wanted, first) = &mut *begins.lock().unwrap();
+            if first.is_none() && *wanted && frame.keyframe {
+                *first = Some(frame.timestamp);
+            }
+            first.map(|_| frame)
+        }),
+    );
+    until("both renditions", || {
+        pair.broadcast.catalog().video.renditions.len() == 2
+    })
+    .await;
+    let config = rgb().with_quality(Quality::Lowest);
+    let config = config.with_latency(Duration::from_secs(2));
+    let video = pair.video::<NoVp8>(config).await;
+    next(&video).await;
+    begun.lock().unwrap().0 = true;
+    video.set_quality(Quality::Highest).unwrap();
+    let mut seen = None;
+    let error = loop {
+        match soon("the end", video.next_frame()).await {
+            Ok(frame) => seen = frame.expect("no end without the error").captured(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, PlaybackError::Decoder { .. }), "{error}");
+    let zero = SystemTime::UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+    let begun = zero + begun.lock().unwrap().1.unwrap();
+    let missing = begun.duration_since(seen.unwrap()).unwrap_or_default();
+    // A frame is 67 ms.
+    assert!(missing < Duration::from_millis(200), "{missing:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_is_an_error() {
     let pair = Pair::new().await;
