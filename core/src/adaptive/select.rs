@@ -28,7 +28,7 @@ const MEASURED: Duration = Duration::from_secs(1);
 const TAKEOVER: Duration = Duration::from_millis(1500);
 /// Of what gets through a thin link, this much is used: the rest is for retransmissions and to drain the queue.
 const SHARE: f64 = 0.85;
-/// A rendition that is too much for the decoder stays that: it is left alone for this long.
+/// A rendition that is too much for the decoder stays that: it is left alone for this long, and so is what is larger.
 const TOO_SLOW: Duration = Duration::from_secs(60);
 /// A track that came to an abrupt end is opened again after this.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -117,8 +117,35 @@ pub struct Selector {
     quiet_since: Duration,
     ramping: bool,
     backoffs: HashMap<String, Backoff>,
+    /// What is too much for the decoder.
+    overload: Option<Overload>,
     /// The bitrate of each rendition of late, as its timestamps say, while it got through.
     measured: HashMap<String, f64>,
+}
+
+/// A rendition that is too much for the decoder, as is everything that is no smaller.
+#[derive(Debug, Clone)]
+struct Overload {
+    rung: Rung,
+    since: Duration,
+}
+
+impl Overload {
+    /// Whether this is no smaller.
+    fn includes(&self, rung: &Rung) -> bool {
+        if rung.name == self.rung.name {
+            return true;
+        }
+        // What takes more bits takes as much work only where nothing better is known.
+        match (rung.size, self.rung.size) {
+            (0, _) | (_, 0) => rung.bitrate >= self.rung.bitrate,
+            (size, too_much) => size >= too_much,
+        }
+    }
+
+    fn is_over(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) >= TOO_SLOW
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -147,6 +174,7 @@ impl Selector {
             quiet_since: Duration::ZERO,
             ramping: true,
             backoffs: HashMap::new(),
+            overload: None,
             measured: HashMap::new(),
         }
     }
@@ -202,7 +230,8 @@ impl Selector {
         }
     }
 
-    /// What plays the rendition that is watched cannot keep up with it: one step down, for a minute at least.
+    /// What plays the rendition that is watched cannot keep up with it: one step down. For a minute nothing that is as large
+    /// is tried, whatever the network carries.
     ///
     /// Returns what to do, as [`decide`](Self::decide) does.
     pub fn too_slow(&mut self, now: Duration) -> Option<Decision> {
@@ -211,10 +240,19 @@ impl Selector {
         if self.quality.fixed(&ladder).is_some() || self.attempt.is_some() {
             return None;
         }
-        let lower = ladder.get(index.checked_sub(1)?)?;
-        self.fail(&ladder[index].name, now, Some(TOO_SLOW));
+        let overload = Overload {
+            rung: ladder[index].clone(),
+            since: now,
+        };
+        let smaller = |rung: &&Rung| !overload.includes(rung);
+        let waits = |rung: &&Rung| self.waits(rung, now, &Measured::default());
+        let lower = ladder[..index].iter().filter(smaller);
+        // One that failed lately rather than none.
+        let lower = lower.clone().rfind(|rung| !waits(rung)).or(lower.last())?;
+        let lower = lower.name.clone();
+        self.overload = Some(overload);
         self.ramping = false;
-        Some(self.switch_to(lower.name.clone(), now, LIMIT, false))
+        Some(self.switch_to(lower, now, LIMIT, false))
     }
 
     /// The rendition that is watched came to an end of its own.
@@ -254,11 +292,18 @@ impl Selector {
         if self.current.as_ref() == Some(&rung.name) {
             return None;
         }
+        let waits = |rung: &&Rung| self.waits(rung, now, &measured);
         let open = |rung: &&Rung| self.is_open(rung, now, &measured);
         let rung = match position {
+            // What the program chose, it gets.
+            _ if fixed.is_some() && !waits(&rung) => rung,
             _ if open(&rung) => rung,
-            // Without anything to watch meanwhile, another rendition is better than waiting for this one.
-            None => ladder.iter().find(open)?,
+            // Without anything to watch meanwhile, another rendition is better than waiting for this one; also one that
+            // is too much for the decoder.
+            None => ladder
+                .iter()
+                .find(open)
+                .or(ladder.iter().find(|rung| !waits(rung)))?,
             // Down it goes in any case: in a blackout the attempt failed, and that says nothing of the rendition.
             Some(index) if target < index && fixed.is_none() => {
                 ladder[..index].iter().rfind(open).unwrap_or(rung)
@@ -478,9 +523,17 @@ impl Selector {
 
     /// Whether a rendition may be tried.
     fn is_open(&self, rung: &Rung, now: Duration, measured: &Measured<'_>) -> bool {
+        let overload = self.overload.as_ref();
+        let too_much =
+            overload.is_some_and(|overload| !overload.is_over(now) && overload.includes(rung));
+        !too_much && !self.waits(rung, now, measured)
+    }
+
+    /// Whether it is too soon after a rendition failed.
+    fn waits(&self, rung: &Rung, now: Duration, measured: &Measured<'_>) -> bool {
         self.backoffs
             .get(&rung.name)
-            .is_none_or(|backoff| backoff.is_over(now, self.is_roomy(rung, measured)))
+            .is_some_and(|backoff| !backoff.is_over(now, self.is_roomy(rung, measured)))
     }
 }
 

@@ -509,6 +509,55 @@ fn a_decoder_that_is_too_slow_makes_it_go_down_and_stay_down() {
 }
 
 #[test]
+fn what_is_larger_than_a_rendition_that_is_too_much_for_the_decoder_is_left_alone_too() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    // On a link on which a failure of the network would soon be forgiven.
+    rig.peer = Some(50_000_000);
+    rig.run(TICK, |_| fine(0));
+    rig.selector.set_quality(Quality::Named("mid".into()));
+    rig.run(TICK, |_| fine(0));
+    rig.selector.set_quality(Quality::Auto);
+    assert_eq!(rig.selector.current(), Some("mid"));
+    let down = rig.selector.too_slow(rig.now);
+    assert_eq!(down, Some(Decision::Switch("low".into())));
+    rig.selector.switched(rig.now);
+    let switches = rig.run(Duration::from_secs(59), |_| fine(200_000));
+    assert_eq!(names(&switches), [""; 0]);
+    // Nor has the catalog to have named it at the time.
+    let mut more = ladder();
+    more.push(rung("huge", 8_000_000, 2160));
+    rig.selector.set_ladder(more);
+    assert_eq!(rig.run(TICK, |_| fine(200_000)), []);
+    // The program's own choice is.
+    rig.selector.set_quality(Quality::Named("high".into()));
+    let switches = rig.run(TICK, |_| fine(200_000));
+    assert_eq!(names(&switches), ["high"]);
+}
+
+#[test]
+fn a_decoder_that_is_too_slow_gets_no_rendition_that_failed_just_now_if_there_is_another() {
+    let mut rig = Rig::new(Quality::Auto, ladder());
+    rig.settle_on("high");
+    rig.run(TICK * 2, |_| bad(1_000_000, Congestion::Growing));
+    assert_eq!(rig.selector.current(), Some("mid"));
+    rig.run(TICK * 20, |_| bad(500_000, Congestion::Growing));
+    assert_eq!(rig.selector.current(), Some("low"));
+    rig.selector.set_quality(Quality::Named("high".into()));
+    rig.run(Duration::from_secs(5), |_| fine(100_000));
+    rig.selector.set_quality(Quality::Auto);
+    assert_eq!(rig.selector.current(), Some("high"));
+    rig.selector.fail("mid", rig.now, None);
+    let down = rig.selector.too_slow(rig.now);
+    assert_eq!(down, Some(Decision::Switch("low".into())));
+    // Where nothing else is left to watch, it is better than nothing.
+    rig.selector.failed(rig.now);
+    rig.selector.set_ladder(vec![rung("high", 2_000_000, 720)]);
+    rig.selector.current = None;
+    let switches = rig.run(TICK, |_| fine(0));
+    assert_eq!(names(&switches), ["high"]);
+}
+
+#[test]
 fn a_rendition_that_gets_through_but_not_beside_the_other_is_served_first() {
     let prefer = |next_rate| {
         let mut rig = Rig::new(Quality::Auto, ladder());
