@@ -301,8 +301,8 @@ impl Output {
                 let queue = queue.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(frame) = VideoFrame::new(pull(sink)?) {
-                        let captured = frame.captured();
-                        queue.push(frame, captured);
+                        let (captured, at) = (frame.captured(), frame.running_time());
+                        queue.push(frame, captured, at);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })
@@ -311,8 +311,8 @@ impl Output {
                 let queue = queue.clone();
                 callbacks.new_sample(move |sink| {
                     if let Some(samples) = AudioSamples::new(pull(sink)?) {
-                        let captured = samples.captured();
-                        queue.push(samples, captured);
+                        let (captured, at) = (samples.captured(), samples.running_time());
+                        queue.push(samples, captured, at);
                     }
                     Ok(gst::FlowSuccess::Ok)
                 })

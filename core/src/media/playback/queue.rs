@@ -8,8 +8,9 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// What was captured this long before is of another timeline.
-const JUMP: Duration = Duration::from_secs(5);
+/// What is played this much later than its capture time lets expect is of another timeline: the publisher's clock was set
+/// back. By so little it is not taken for another one when the clock is recovered.
+const JUMP: Duration = Duration::from_millis(250);
 
 /// A short queue with one end. What the program does not take in time is dropped, the oldest first, and counted.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct FrameQueue<T, E> {
 #[derive(Debug)]
 struct State<T, E> {
     waiting: VecDeque<T>,
-    /// When the newest was captured.
-    newest: Option<SystemTime>,
+    /// When the newest was captured, and its running time.
+    newest: Option<(SystemTime, Duration)>,
     pushed: u64,
     dropped: u64,
     ended: bool,
@@ -51,18 +52,20 @@ impl<T, E> FrameQueue<T, E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves out what was there before, as a decoder that begins anew may give it again.
-    pub(super) fn push(&self, item: T, captured: Option<SystemTime>) {
+    /// Drops what was there before, as a decoder that begins anew may give it again.
+    pub(super) fn push(&self, item: T, captured: Option<SystemTime>, running_time: Duration) {
         let mut state = self.state();
-        if let (Some(captured), Some(newest)) = (captured, state.newest)
-            && newest
-                .duration_since(captured)
-                .is_ok_and(|back| back < JUMP)
+        state.pushed += 1;
+        if let (Some(captured), Some((newest, at))) = (captured, state.newest)
+            && let Ok(back) = newest.duration_since(captured)
+            && (running_time + back).saturating_sub(at) < JUMP
         {
+            state.dropped += 1;
             return;
         }
-        state.newest = captured;
-        state.pushed += 1;
+        if let Some(captured) = captured {
+            state.newest = Some((captured, running_time));
+        }
         state.waiting.push_back(item);
         // Dropped when the lock is not held: it may be the last of a large buffer.
         let old = (state.waiting.len() > self.limit).then(|| state.waiting.pop_front());
@@ -116,30 +119,57 @@ mod tests {
     async fn the_newest_wins_and_the_rest_is_counted() {
         let slot = FrameQueue::<_, ()>::new(2);
         for n in 0..5 {
-            slot.push(n, None);
+            slot.push(n, None, Duration::ZERO);
         }
         assert_eq!(slot.counts(), (5, 3));
         assert_eq!(slot.next().await, Ok(Some(3)));
         assert_eq!(slot.next().await, Ok(Some(4)));
     }
 
-    #[tokio::test]
-    async fn nothing_comes_twice_but_another_timeline_may_begin() {
-        let slot = FrameQueue::<_, ()>::new(10);
-        let time = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        for (n, seconds) in [100, 101, 99, 101, 102, 7, 8].into_iter().enumerate() {
-            slot.push(n, time(seconds));
+    /// Pushes what was captured at these seconds and is played at those; returns which of it came out.
+    async fn kept(items: &[(Option<u64>, u64)]) -> Vec<usize> {
+        let slot = FrameQueue::<_, ()>::new(items.len());
+        for (n, (captured, at)) in items.iter().enumerate() {
+            let captured = captured.map(|s| SystemTime::UNIX_EPOCH + Duration::from_secs(s));
+            slot.push(n, captured, Duration::from_secs(*at));
         }
-        assert_eq!(slot.counts(), (5, 0));
-        for n in [0, 1, 4, 5, 6] {
-            assert_eq!(slot.next().await, Ok(Some(n)));
+        slot.end(Ok(()));
+        let mut kept = Vec::new();
+        while let Ok(Some(n)) = slot.next().await {
+            kept.push(n);
+        }
+        let dropped = items.len() - kept.len();
+        assert_eq!(slot.counts(), (items.len() as u64, dropped as u64));
+        kept
+    }
+
+    #[tokio::test]
+    async fn what_was_there_does_not_come_again() {
+        let again = [100, 101, 99, 101, 102, 85, 103].map(|s| (Some(s), s - 80));
+        assert_eq!(kept(&again).await, [0, 1, 4, 6]);
+        // Something without a capture time changes nothing.
+        let again = [
+            (Some(100), 20),
+            (None, 21),
+            (Some(100), 20),
+            (Some(102), 22),
+        ];
+        assert_eq!(kept(&again).await, [0, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_does_not_stop_the_picture() {
+        for back in [1, 3, 4, 6, 50] {
+            let set_back = [100, 101, 102 - back, 103 - back].map(Some);
+            let items: Vec<_> = set_back.into_iter().zip(20..).collect();
+            assert_eq!(kept(&items).await, [0, 1, 2, 3], "{back}");
         }
     }
 
     #[tokio::test]
     async fn the_end_comes_after_what_waits_and_the_error_once() {
         let slot = FrameQueue::new(2);
-        slot.push(1, None);
+        slot.push(1, None, Duration::ZERO);
         slot.end(Err("lost"));
         slot.end(Ok(()));
         assert_eq!(slot.next().await, Ok(Some(1)));
@@ -155,7 +185,7 @@ mod tests {
             async move { slot.next().await }
         });
         tokio::task::yield_now().await;
-        slot.push(7, None);
+        slot.push(7, None, Duration::ZERO);
         assert_eq!(waiting.await.unwrap(), Ok(Some(7)));
     }
 }
