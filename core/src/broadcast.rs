@@ -4,6 +4,8 @@
 //! so that every player of that family reads it. A track is a sequence of groups; a group of video is a group of
 //! pictures and begins with a key frame, a group of audio is one packet, as every packet can be decoded by itself.
 
+#[cfg(feature = "media")]
+mod attachment;
 mod cache;
 mod container;
 mod local;

@@ -25,7 +25,6 @@ pub use encode::{
 };
 pub use encoder::{AudioEncoder, EncoderError, VideoEncoder};
 pub use init::{InitError, init};
-pub(crate) use playback::SharedPlayer;
 pub use playback::{
     AudioBackend, AudioSamples, AudioTrack, Decoders, DefaultDecoders, MapError, MediaError,
     MediaTracks, PlaybackConfig, PlaybackError, SoftwareDecoders, SubscribeMediaError,

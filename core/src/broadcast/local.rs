@@ -37,7 +37,7 @@ pub struct LocalBroadcast {
     /// What the layer above keeps here: sources and encoders. Tracks hold the rest of the broadcast only, as these hold
     /// the tracks.
     #[cfg(feature = "media")]
-    attachment: Arc<std::sync::OnceLock<Arc<dyn std::any::Any + Send + Sync>>>,
+    attachment: super::attachment::Attachment,
 }
 
 struct Inner {
@@ -145,7 +145,7 @@ impl LocalBroadcast {
                 timeline: Mutex::default(),
             }),
             #[cfg(feature = "media")]
-            attachment: Arc::default(),
+            attachment: Default::default(),
         }
     }
 
@@ -154,15 +154,14 @@ impl LocalBroadcast {
         Self {
             inner: self.inner.clone(),
             #[cfg(feature = "media")]
-            attachment: Arc::default(),
+            attachment: Default::default(),
         }
     }
 
     /// What the layer above keeps with the broadcast, made when it is first asked for. There is one of these.
     #[cfg(feature = "media")]
     pub(crate) fn attachment<T: Default + std::any::Any + Send + Sync>(&self) -> Arc<T> {
-        let attachment = self.attachment.get_or_init(|| Arc::<T>::default());
-        attachment.clone().downcast().unwrap_or_default()
+        self.attachment.get()
     }
 
     /// Whether both are clones of one broadcast.

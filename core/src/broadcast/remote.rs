@@ -29,8 +29,9 @@ pub struct RemoteBroadcast {
     readers: Readers,
     /// Keeps the session that it comes on.
     lease: Option<Lease>,
+    /// What the layer above keeps here: what plays it.
     #[cfg(feature = "media")]
-    player: crate::media::SharedPlayer,
+    attachment: super::attachment::Attachment,
 }
 
 impl std::fmt::Debug for RemoteBroadcast {
@@ -122,7 +123,7 @@ impl RemoteBroadcast {
             readers: Readers::default(),
             lease: None,
             #[cfg(feature = "media")]
-            player: Default::default(),
+            attachment: Default::default(),
         }
     }
 
@@ -148,9 +149,10 @@ impl RemoteBroadcast {
         self.readers.join()
     }
 
+    /// What the layer above keeps with the broadcast, made when it is first asked for. There is one of these.
     #[cfg(feature = "media")]
-    pub(crate) fn shared_player(&self) -> &crate::media::SharedPlayer {
-        &self.player
+    pub(crate) fn attachment<T: Default + std::any::Any + Send + Sync>(&self) -> std::sync::Arc<T> {
+        self.attachment.get()
     }
 
     /// What the peer says that it can deliver to us, bits per second: the estimate of its congestion controller.

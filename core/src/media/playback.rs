@@ -131,7 +131,7 @@ impl MediaTracks {
 pub struct TrackCounts {
     /// Decoded, and given to the program or dropped.
     pub decoded: u64,
-    /// Dropped, as the program had not taken them when newer ones came.
+    /// Dropped, as the program had not taken them when newer ones came, or as a decoder that was made anew gave them again.
     pub dropped: u64,
     /// How often a decoder or an output failed and was made anew.
     pub failures: u64,
@@ -328,14 +328,15 @@ fn counts<T>(queue: &FrameQueue<T, PlaybackError>, control: &TrackControl) -> Tr
 }
 
 /// The player that [`RemoteBroadcast::video`] and [`RemoteBroadcast::audio`] of one broadcast share.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SharedPlayer(Arc<Mutex<Weak<Player>>>);
+#[derive(Debug, Default)]
+struct SharedPlayer(Mutex<Weak<Player>>);
 
 impl SharedPlayer {
-    fn get(&self, broadcast: &RemoteBroadcast) -> Result<Arc<Player>, MediaError> {
+    fn of(broadcast: &RemoteBroadcast) -> Result<Arc<Player>, MediaError> {
         tokio::runtime::Handle::try_current().map_err(MediaError::Runtime)?;
         init()?;
-        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let attachment = broadcast.attachment::<Self>();
+        let mut shared = attachment.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(player) = shared.upgrade() {
             return Ok(player);
         }
@@ -387,7 +388,7 @@ impl RemoteBroadcast {
     /// # Errors
     /// See [`MediaError`].
     pub fn video(&self) -> Result<VideoTrack, MediaError> {
-        Ok(VideoTrack::spawn(self.shared_player().get(self)?))
+        Ok(VideoTrack::spawn(SharedPlayer::of(self)?))
     }
 
     /// The sound, whenever the broadcast has some. It plays by itself; only [`AudioBackend::samples`] are received from
@@ -401,7 +402,7 @@ impl RemoteBroadcast {
         if audio_backend.0 == Backend::None {
             return Err(MediaError::NoAudio);
         }
-        let track = AudioTrack::spawn(self.shared_player().get(self)?, audio_backend);
+        let track = AudioTrack::spawn(SharedPlayer::of(self)?, audio_backend);
         if audio_backend.0 != Backend::Samples {
             track.control.wanted.notify_one();
         }
@@ -483,8 +484,8 @@ mod tests {
         let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
         let video = remote.video().unwrap();
         let pipeline = {
-            let player = remote.shared_player().get(&remote).unwrap();
-            let other = remote.clone().shared_player().get(&remote).unwrap();
+            let player = SharedPlayer::of(&remote).unwrap();
+            let other = SharedPlayer::of(&remote.clone()).unwrap();
             assert!(Arc::ptr_eq(&player, &other));
             player.pipeline().downgrade()
         };
@@ -515,7 +516,7 @@ mod tests {
         let mut track = local.publish_track("audio", config).unwrap();
         let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
         let audio = remote.audio(&AudioBackend::samples()).unwrap();
-        let player = remote.shared_player().get(&remote).unwrap();
+        let player = SharedPlayer::of(&remote).unwrap();
         let publish = async {
             loop {
                 // Silence, 20 ms of it.
