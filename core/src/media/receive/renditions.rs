@@ -1,9 +1,12 @@
 //! The frames of a track for a decoder: of the rendition that is best for now, one codec at a time.
 
 use std::{
-    sync::Arc,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
+
+use tokio::task::JoinError;
 
 use super::{
     feed::{FeedFrame, FrameSource, MIN_AGE},
@@ -19,6 +22,9 @@ use crate::{
 
 /// What decodes a stream with these caps, the first choice first; hardware too, if that is said.
 pub(in crate::media) type Candidates = fn(&gst::Caps, bool) -> Vec<String>;
+
+/// Of so many renditions it is said that they cannot be decoded, once each and not at every change of the catalog.
+const WARNINGS: usize = 32;
 
 /// What is to be read of a broadcast.
 #[derive(Clone)]
@@ -186,6 +192,7 @@ pub(in crate::media) fn same_codec(a: &gst::Caps, b: &gst::Caps) -> bool {
 impl RenditionConfig {
     fn adaptive(&self) -> AdaptiveConfig {
         let (candidates, hardware) = (self.candidates, self.hardware);
+        let warned = Mutex::new(BTreeSet::new());
         AdaptiveConfig::new(self.kind)
             .with_quality(self.quality.clone())
             .with_max_age(self.latency.max(MIN_AGE))
@@ -194,7 +201,10 @@ impl RenditionConfig {
             .with_filter(move |rendition: &Rendition| {
                 let playable = track_caps(&rendition.config)
                     .is_ok_and(|caps| !candidates(&caps, hardware).is_empty());
-                if !playable {
+                let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
+                if playable {
+                    warned.remove(&rendition.name);
+                } else if warned.len() < WARNINGS && warned.insert(rendition.name.clone()) {
                     tracing::warn!(
                         rendition = rendition.name,
                         "left out: it cannot be decoded here"
@@ -230,7 +240,40 @@ impl RenditionConfig {
             let error = missing.or(unknown.map(RenditionError::Unplayable));
             error.map_or(Ok(false), Err)
         });
-        // It is not aborted, and what panics in it is not for this task to mend.
-        found.await.unwrap_or(Ok(false))
+        match found.await.map_err(JoinError::try_into_panic) {
+            Ok(found) => found,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is about to end.
+            Err(Err(_)) => Ok(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        LocalBroadcast,
+        broadcast::{VideoCodec, VideoConfig},
+    };
+
+    #[tokio::test]
+    #[should_panic(expected = "the program's own fault")]
+    async fn a_panic_in_the_programs_look_up_is_not_waited_out() {
+        gst::init().expect("installed");
+        let local = LocalBroadcast::new();
+        let _track = local
+            .publish_track("video", VideoConfig::new(VideoCodec::VP8))
+            .expect("new");
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
+        let config = RenditionConfig {
+            kind: MediaKind::Video,
+            quality: Quality::Auto,
+            latency: Duration::from_millis(200),
+            candidates: |_, _| panic!("the program's own fault"),
+            hardware: false,
+        };
+        let opening = RenditionReader::open(&remote, config, Arc::default());
+        let _ = tokio::time::timeout(Duration::from_secs(10), opening).await;
     }
 }
