@@ -204,6 +204,7 @@ impl Feed {
             track: clock.subscription(),
             zero,
             held: Vec::new(),
+            untimed_caps: None,
             jumps: None,
             needs_key: self.video,
             dropped: false,
@@ -260,6 +261,8 @@ struct Stamper<'a> {
     zero: Option<SystemTime>,
     /// Frames that wait for the clock to be recovered.
     held: Vec<FeedFrame>,
+    /// Caps that came with a frame that could not be timed: they hold for what follows.
+    untimed_caps: Option<gst::Caps>,
     /// The clock's count of jumps at the last buffer; `None` before the first.
     jumps: Option<u32>,
     needs_key: bool,
@@ -331,14 +334,19 @@ impl Rhythm {
 impl Stamper<'_> {
     fn frame(
         &mut self,
-        frame: FeedFrame,
+        mut frame: FeedFrame,
         now: Option<gst::ClockTime>,
     ) -> Result<(), gst::FlowError> {
-        // Without a clock nothing can be timed; the state change to PLAYING brings it.
-        let Some(now) = now else { return Ok(()) };
         if frame.begins {
             self.track = self.clock.subscription();
         }
+        // Without a clock nothing can be timed; the state change to PLAYING brings it.
+        let Some(now) = now else {
+            self.untimed_caps = frame.caps.or(self.untimed_caps.take());
+            return Ok(());
+        };
+        let untimed = self.untimed_caps.take();
+        frame.caps = frame.caps.or(untimed);
         let held = gst::ClockTime::try_from(frame.held).unwrap_or(gst::ClockTime::MAX);
         self.track
             .observe(frame.frame.timestamp, now.saturating_sub(held));

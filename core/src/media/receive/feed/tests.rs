@@ -75,7 +75,11 @@ async fn feed(
         overruns: 0,
     };
     let clock = PlayoutClock::new(LATENCY);
-    let running_time = || Some(gst::ClockTime::from_nseconds(now.load(Ordering::Relaxed)));
+    // Up to then the pipeline has no clock.
+    let running_time = || {
+        let now = now.load(Ordering::Relaxed);
+        (now > 0).then_some(gst::ClockTime::from_nseconds(now))
+    };
     let end = feed
         .run(&mut source, &clock, Some(UNIX_EPOCH), &running_time)
         .await;
@@ -235,6 +239,31 @@ async fn a_slower_encoder_of_another_rendition_costs_no_second() {
     let late = fed.iter().filter(|fed| fed.pts + LATENCY < fed.at);
     let late: Vec<_> = late.collect();
     assert!(late.len() <= 5, "{late:?}");
+}
+
+#[tokio::test]
+async fn what_came_before_the_pipeline_had_a_clock_still_says_what_follows_is() {
+    gst::init().unwrap();
+    let caps = gst::Caps::new_empty_simple("video/x-vp8");
+    let other = gst::Caps::builder("video/x-vp8")
+        .field("width", 320)
+        .build();
+    let mut first = picture(ms(9000), true);
+    first.caps = Some(other.clone());
+    let frames = (0..100).map(|n| {
+        let timestamp = ms(10_000 + n * 33);
+        (timestamp, picture(timestamp, n % 50 == 0))
+    });
+    let frames = std::iter::once((ms(0), first)).chain(frames).collect();
+    let mut appsrc = None;
+    let pipeline = "appsrc name=src ! appsink name=sink sync=false";
+    let (buffers, _) = feed(pipeline, caps, true, frames, |feed| {
+        appsrc = Some(feed.appsrc().clone());
+        feed
+    })
+    .await;
+    assert_eq!(buffers.len(), 100);
+    assert_eq!(appsrc.unwrap().caps(), Some(other));
 }
 
 #[tokio::test]
