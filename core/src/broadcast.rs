@@ -30,5 +30,5 @@ pub use remote::{
 };
 pub use rendition::{LeftOut, Readable, Rendition};
 pub use stop::StopReason;
-pub use timeline::Timeline;
+pub use timeline::{Restarts, Timeline};
 pub use track::{EncodedFrame, MediaKind, TrackConfig};

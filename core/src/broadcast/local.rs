@@ -17,7 +17,7 @@ use super::viewers::Viewers;
 use super::{
     cache::pool,
     container::TrackContainer,
-    timeline::Timeline,
+    timeline::{Restarts, Timeline},
     track::{EncodedFrame, TrackConfig},
 };
 
@@ -192,9 +192,24 @@ impl LocalBroadcast {
         self.timeline().resume();
     }
 
-    /// Says that the media clock counts from zero again, as after a seek: what comes now lies after all that came before.
-    pub fn restart(&self) {
-        self.timeline().restart();
+    /// The same for a track that goes through restarts of the media clock. See [`Timeline::timestamp_of`].
+    pub fn timestamp_of(
+        &self,
+        track: &mut Restarts,
+        time: i64,
+        now: Option<i64>,
+    ) -> Option<(Duration, u32)> {
+        self.timeline().timestamp_of(track, time, now, Self::now())
+    }
+
+    /// For a track that begins now, and that restarts of the media clock will reach.
+    pub fn restarts(&self) -> Restarts {
+        self.timeline().restarts()
+    }
+
+    /// Says that the media clock counts from zero again for a track, as after a seek. See [`Timeline::restart`].
+    pub fn restart(&self, track: &mut Restarts, cause: u32) {
+        self.timeline().restart(track, cause);
     }
 
     fn timeline(&self) -> MutexGuard<'_, Timeline> {

@@ -13,13 +13,20 @@ const STEP: Duration = Duration::from_millis(1);
 /// One offset serves all tracks, so they stay together as well as they were captured. It is fixed when the first
 /// timestamp is made, and looked at again only after [`resume`](Self::resume), as after a pause in which the clock stood
 /// still, and after [`restart`](Self::restart).
+///
+/// A restart reaches one track after the other. Until it has reached a track, that one may still give frames that count from
+/// where the clock was before; each track that goes through restarts has its [`Restarts`] for that.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     /// What is added to clock time to make wall-clock time, nanoseconds.
     offset: Option<i128>,
     /// Whether the offset has to be looked at again.
     stale: bool,
-    /// Whether clock time began anew.
+    /// How often clock time began anew.
+    restarts: u32,
+    /// What it did so for last.
+    cause: Option<u32>,
+    /// Whether no frame has come since.
     restarted: bool,
     /// The latest timestamp so far, nanoseconds.
     latest: i128,
@@ -27,11 +34,21 @@ pub struct Timeline {
     moves: u32,
 }
 
+/// The restarts of a [`Timeline`] that a track has gone through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restarts {
+    count: u32,
+    /// What the latest of its own was for.
+    cause: Option<u32>,
+}
+
 impl Default for Timeline {
     fn default() -> Self {
         Self {
             offset: None,
             stale: true,
+            restarts: 0,
+            cause: None,
             restarted: false,
             latest: 0,
             moves: 0,
@@ -50,9 +67,52 @@ impl Timeline {
         self.stale = true;
     }
 
-    /// Says that the clock counts from zero again, as after a seek: what comes now lies after all that came before.
-    pub fn restart(&mut self) {
-        self.restarted = true;
+    /// For a track that begins now.
+    pub fn restarts(&self) -> Restarts {
+        Restarts {
+            count: self.restarts,
+            cause: None,
+        }
+    }
+
+    /// Says that the clock counts from zero again for a track, as after a seek: what comes of it now lies after all that came
+    /// before.
+    ///
+    /// `cause` is a number that tells one seek from another, as GStreamer's sequence number does: with the same one, other
+    /// tracks follow instead of moving the timeline again.
+    pub fn restart(&mut self, track: &mut Restarts, cause: u32) {
+        let follows = self.cause == Some(cause) && track.cause != Some(cause);
+        if !follows {
+            self.restarts = self.restarts.wrapping_add(1);
+            self.cause = Some(cause);
+            self.restarted = true;
+        }
+        track.count = self.restarts;
+        track.cause = Some(cause);
+    }
+
+    /// The same as [`timestamp`](Self::timestamp), for a track that goes through restarts. None also for a frame of before a
+    /// restart that other tracks went through already.
+    pub fn timestamp_of(
+        &mut self,
+        track: &mut Restarts,
+        time: i64,
+        now: Option<i64>,
+        wall: Duration,
+    ) -> Option<(Duration, u32)> {
+        if track.count != self.restarts {
+            if self.restarted {
+                // Nothing has come after the restart, so that the clock need not have begun anew yet.
+                return self.place(time);
+            }
+            // A track that no seek reaches goes on with the clock, as a camera does beside a file that is played again.
+            let slack = i64::try_from(SLACK.as_nanos()).unwrap_or(i64::MAX);
+            if now.is_none_or(|now| time > now.saturating_add(slack)) {
+                return None;
+            }
+            track.count = self.restarts;
+        }
+        self.timestamp(time, now, wall)
     }
 
     /// A time of the media clock as a timestamp, and how often the timeline was moved so far: when that count changes,
@@ -86,6 +146,11 @@ impl Timeline {
                 Some(_) => {}
             }
         }
+        self.place(time)
+    }
+
+    /// Puts a time where the offset has it.
+    fn place(&mut self, time: i64) -> Option<(Duration, u32)> {
         let timestamp = self.offset? + i128::from(time);
         self.latest = self.latest.max(timestamp);
         let timestamp = u64::try_from(timestamp).ok()?;
@@ -150,18 +215,72 @@ mod tests {
             timeline.timestamp(20 * SECOND, Some(20 * SECOND), at(120.0)),
             Some((at(120.0), 0))
         );
-        timeline.restart();
+        let mut track = timeline.restarts();
+        timeline.restart(&mut track, 1);
         let after = timeline.timestamp(0, Some(SECOND), at(122.0));
         assert_eq!(after, Some((at(121.0), 1)));
         // Sent ahead of its time, and begun anew: still after all that was before.
         let ahead = timeline.timestamp(60 * SECOND, Some(SECOND), at(122.0));
         assert_eq!(ahead, Some((at(181.0), 1)));
-        timeline.restart();
+        timeline.restart(&mut track, 1);
         let after = timeline.timestamp(0, Some(SECOND), at(122.0));
         assert_eq!(after, Some((at(181.001), 2)));
         // The other track follows.
         let other = timeline.timestamp(SECOND, Some(SECOND), at(122.0));
         assert_eq!(other, Some((at(182.001), 2)));
+    }
+
+    #[test]
+    fn a_seek_that_reaches_one_track_after_the_other_moves_the_timeline_once() {
+        let mut timeline = Timeline::new();
+        let [mut first, mut second] = [timeline.restarts(), timeline.restarts()];
+        for track in [&mut first, &mut second] {
+            let before = timeline.timestamp_of(track, 20 * SECOND, Some(20 * SECOND), at(120.0));
+            assert_eq!(before, Some((at(120.0), 0)));
+        }
+        timeline.restart(&mut first, 7);
+        // The other has not noticed yet, and the clock goes on until there is something to play.
+        let late = timeline.timestamp_of(&mut second, 21 * SECOND, Some(21 * SECOND), at(121.0));
+        assert_eq!(late, Some((at(121.0), 0)));
+        let after = timeline.timestamp_of(&mut first, 0, Some(0), at(122.0));
+        assert_eq!(after, Some((at(122.0), 1)));
+        // What it gives now is of the time before.
+        let stale = timeline.timestamp_of(&mut second, 22 * SECOND, Some(0), at(122.0));
+        assert_eq!(stale, None);
+        timeline.restart(&mut second, 7);
+        let after = timeline.timestamp_of(&mut second, 0, Some(SECOND), at(123.0));
+        assert_eq!(after, Some((at(122.0), 1)));
+        // The next seek is another, whichever it reaches first.
+        timeline.restart(&mut second, 8);
+        timeline.restart(&mut first, 8);
+        for track in [&mut first, &mut second] {
+            let after = timeline.timestamp_of(track, 0, Some(0), at(130.0));
+            assert_eq!(after, Some((at(130.0), 2)));
+        }
+        // So is the same one that comes to the same track again.
+        timeline.restart(&mut first, 8);
+        let after = timeline.timestamp_of(&mut first, 0, Some(0), at(140.0));
+        assert_eq!(after, Some((at(140.0), 3)));
+    }
+
+    #[test]
+    fn a_track_that_no_seek_reaches_goes_on() {
+        let mut timeline = Timeline::new();
+        let [mut file, mut camera] = [timeline.restarts(), timeline.restarts()];
+        timeline.timestamp_of(&mut file, 20 * SECOND, Some(20 * SECOND), at(120.0));
+        timeline.restart(&mut file, 7);
+        timeline.timestamp_of(&mut file, 0, Some(0), at(121.0));
+        let live = timeline.timestamp_of(&mut camera, SECOND, Some(SECOND), at(122.0));
+        assert_eq!(live, Some((at(122.0), 1)));
+        // Should the seek come yet, it has moved the timeline already.
+        timeline.restart(&mut camera, 7);
+        let live = timeline.timestamp_of(&mut camera, 2 * SECOND, Some(2 * SECOND), at(123.5));
+        assert_eq!(live, Some((at(123.0), 1)));
+        // One that begins now knows of it, and may be reached by it too.
+        let mut late = timeline.restarts();
+        timeline.restart(&mut late, 7);
+        let new = timeline.timestamp_of(&mut late, 3 * SECOND, Some(3 * SECOND), at(124.0));
+        assert_eq!(new, Some((at(124.0), 1)));
     }
 
     #[test]

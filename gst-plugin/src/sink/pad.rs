@@ -283,9 +283,9 @@ impl Pad {
                 passed
             }
             gst::EventView::FlushStop(flush) => {
-                let resets_time = flush.resets_time();
+                let restart = flush.resets_time().then(|| event.seqnum());
                 let passed = pass(event);
-                self.flushed(host, resets_time);
+                self.flushed(host, restart);
                 passed
             }
             _ => pass(event),
@@ -293,22 +293,15 @@ impl Pad {
     }
 
     /// What comes now does not continue what came before.
-    fn flushed<H: Host>(&self, host: &H, resets_time: bool) {
+    fn flushed<H: Host>(&self, host: &H, restart: Option<gst::Seqnum>) {
         if self.has_failed() {
             // Upstream may do better this time.
             self.state().failure = None;
         }
         host.pad_begins(self);
-        if let Some(broadcast) = host.broadcast() {
-            if resets_time {
-                broadcast.restart();
-            } else {
-                broadcast.resume();
-            }
-        }
         let mut state = self.state();
         if let Some(track) = &mut state.track {
-            track.interrupt();
+            track.flushed(restart);
         }
         state.stall = Stall::default();
         state.held.clear();
@@ -477,6 +470,12 @@ impl Pad {
                 return Ok(gst::FlowSuccess::Ok);
             }
             let Some(timestamp) = track.timestamp(time, now) else {
+                gst::debug!(
+                    CAT,
+                    obj = self.ghost,
+                    "dropped a frame of {time} ns, at {now:?}"
+                );
+                state.dropped = Some("its timestamps are of the time before a seek".into());
                 return Ok(gst::FlowSuccess::Ok);
             };
             gst::trace!(

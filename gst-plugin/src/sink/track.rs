@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use gst::glib::translate::IntoGlib;
 use iroh_live::{
     LocalBroadcast,
-    broadcast::{LocalTrack, TrackReservation, WriteError},
+    broadcast::{LocalTrack, Restarts, TrackReservation, WriteError},
     media::{caps::Codec, encode::TrackWriter},
 };
 
@@ -29,6 +30,7 @@ pub(super) struct Track {
     /// Holds a place in the first catalog until it is known what the pad carries.
     reservation: Option<TrackReservation>,
     writer: Option<TrackWriter>,
+    restarts: Restarts,
     /// The count of moves of the timeline at the last frame that decoding can begin with.
     moves: u32,
     /// Whether the next frame has to be such a one.
@@ -41,6 +43,7 @@ impl Track {
             broadcast: broadcast.clone(),
             reservation: Some(broadcast.reserve_track()),
             writer: None,
+            restarts: broadcast.restarts(),
             moves: 0,
             interrupted: false,
         }
@@ -73,8 +76,8 @@ impl Track {
     }
 
     /// When a buffer is presented, as the broadcast counts, and how often its timeline was moved so far.
-    pub(super) fn timestamp(&self, time: i64, now: Option<i64>) -> Option<(Duration, u32)> {
-        self.broadcast.timestamp(time, now)
+    pub(super) fn timestamp(&mut self, time: i64, now: Option<i64>) -> Option<(Duration, u32)> {
+        self.broadcast.timestamp_of(&mut self.restarts, time, now)
     }
 
     /// Writes a buffer that is neither empty nor a header.
@@ -115,8 +118,14 @@ impl Track {
         }
     }
 
-    /// Says that what comes next does not continue what came before.
-    pub(super) fn interrupt(&mut self) {
+    /// Says that what comes next does not continue what came before, and, if time begins anew with it, for which seek.
+    pub(super) fn flushed(&mut self, restart: Option<gst::Seqnum>) {
+        match restart {
+            Some(seek) => {
+                self.broadcast.restart(&mut self.restarts, seek.into_glib());
+            }
+            None => self.broadcast.resume(),
+        }
         self.interrupted = true;
         if let Some(writer) = &mut self.writer {
             writer.set_discontinuity();
