@@ -152,6 +152,12 @@ impl Pad {
         for element in elements {
             let _ = bin.remove(element);
         }
+        // Its thread is out of the pad only now, and may have linked another parser on its way.
+        let late = self.state().parser.take();
+        if let Some(late) = late {
+            let _ = late.set_state(gst::State::Null);
+            let _ = bin.remove(&late);
+        }
         self.end();
     }
 
@@ -175,7 +181,10 @@ impl Pad {
 
     /// Ends a run, without telling viewers that it was meant to end.
     pub(super) fn end(&self) {
-        self.state().track = None;
+        let mut state = self.state();
+        state.track = None;
+        // Their memory may belong to a pool of upstream.
+        state.held = Vec::new();
     }
 
     /// What the track is called, if that is known.
@@ -340,6 +349,9 @@ impl Pad {
     }
 
     fn link(&self, bin: &gst::Bin, codec: Codec) -> Result<(), glib::BoolError> {
+        if self.state().released {
+            return Err(glib::bool_error!("the pad was released"));
+        }
         self.target(None)?;
         let old = self.state().parser.take();
         if let Some(old) = old {

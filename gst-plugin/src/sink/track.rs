@@ -6,7 +6,10 @@ use gst::glib::translate::IntoGlib;
 use iroh_live::{
     LocalBroadcast,
     broadcast::{LocalTrack, Restarts, TrackReservation, WriteError},
-    media::{caps::Codec, encode::TrackWriter},
+    media::{
+        caps::Codec,
+        encode::{TrackWriter, TrackWriterError},
+    },
 };
 
 /// What became of a buffer.
@@ -23,6 +26,16 @@ pub(super) enum Written {
     Ended,
     /// Nothing will ever come of this stream.
     Failed(String),
+}
+
+impl From<TrackWriterError> for Written {
+    fn from(error: TrackWriterError) -> Self {
+        match error {
+            // That is about one buffer.
+            TrackWriterError::Memory => Self::Dropped(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 pub(super) struct Track {
@@ -104,7 +117,7 @@ impl Track {
         let frame = match writer.frame(caps, buffer, timestamp, self.moves) {
             Ok(Some(frame)) => frame,
             Ok(None) => return Written::NeedsKeyframe("the stream is not described yet".into()),
-            Err(error) => return Written::Failed(error.to_string()),
+            Err(error) => return error.into(),
         };
         let Some(track) = writer.track_mut() else {
             return Written::Ended;
@@ -143,5 +156,16 @@ impl Track {
         };
         writer.give_up_reservation();
         writer.track_mut().map_or(Ok(()), LocalTrack::finish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_cannot_be_read_is_no_end_of_its_stream() {
+        let written = Written::from(TrackWriterError::Memory);
+        assert!(matches!(written, Written::Dropped(_)), "{written:?}");
     }
 }

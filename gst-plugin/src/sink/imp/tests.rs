@@ -62,3 +62,29 @@ fn the_failure_of_the_last_stream_is_an_error_whatever_pads_there_are_beside_it(
     assert_eq!(said.unwrap().type_(), gst::MessageType::Error);
     sink.set_state(gst::State::Null).unwrap();
 }
+
+#[test]
+fn a_pad_that_is_released_while_it_links_a_parser_leaves_nothing_behind() {
+    let sink = paused(1);
+    let pad = sink.static_pad("sink_0").unwrap();
+    let appsink = sink.by_name("sink_0-appsink").unwrap();
+    let releasing = Arc::new(Mutex::new(None));
+    let (kept, released) = (releasing.clone(), pad.clone());
+    sink.connect_element_added(move |sink, _| {
+        let (sink, pad) = (sink.clone(), released.clone());
+        *lock(&kept) = Some(std::thread::spawn(move || sink.release_request_pad(&pad)));
+        // Then it is past looking for a parser.
+        while appsink.current_state() != gst::State::Null {
+            std::thread::yield_now();
+        }
+    });
+    pad.send_event(gst::event::StreamStart::new("as-a-test"));
+    let caps = gst::Caps::builder("video/x-h264")
+        .field("stream-format", "byte-stream")
+        .build();
+    pad.send_event(gst::event::Caps::new(&caps));
+    let thread = lock(&releasing).take();
+    thread.expect("a parser was added").join().unwrap();
+    assert_eq!(sink.children(), Vec::<gst::Element>::new());
+    sink.set_state(gst::State::Null).unwrap();
+}
