@@ -1,7 +1,7 @@
 //! The endpoint of an element, and whose identity it has.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -31,8 +31,8 @@ pub(crate) enum Identity {
     New,
     /// The environment of the process, and so for whoever needs it.
     Environment(SecretKey),
-    /// A user set it for this element.
-    Set(SecretKey),
+    /// A user set it for this element, by the property of that name.
+    Set(SecretKey, &'static str),
 }
 
 /// An identity that an endpoint of this process has; nobody else has it until this is dropped.
@@ -41,13 +41,21 @@ pub(crate) enum Identity {
 #[derive(Debug)]
 struct Lease(EndpointId);
 
-static LEASED: Mutex<BTreeSet<EndpointId>> = Mutex::new(BTreeSet::new());
+static LEASED: Mutex<BTreeMap<EndpointId, Role>> = Mutex::new(BTreeMap::new());
 
 impl Lease {
-    fn take(key: &SecretKey) -> Option<Self> {
+    /// # Errors
+    /// What the endpoint is for that has it.
+    fn take(key: &SecretKey, role: Role) -> Result<Self, Role> {
         let id = key.public();
         let mut leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.insert(id).then(|| Self(id))
+        match leased.entry(id) {
+            Entry::Occupied(holder) => Err(*holder.get()),
+            Entry::Vacant(free) => {
+                free.insert(role);
+                Ok(Self(id))
+            }
+        }
     }
 }
 
@@ -119,19 +127,24 @@ fn choose(
     let (key, from) = match identity {
         Identity::New => return Ok((None, None)),
         Identity::Environment(key) => (key, SECRET_ENV),
-        Identity::Set(key) => (key, "secret-key"),
+        Identity::Set(key, property) => (key, property),
     };
-    match Lease::take(&key) {
-        Some(lease) => Ok((Some(key), Some(lease))),
+    match Lease::take(&key, role) {
+        Ok(lease) => Ok((Some(key), Some(lease))),
         // Whoever publishes is found by the identity, and has it first.
-        None if from == SECRET_ENV && role == Role::Watch => {
+        Err(_) if from == SECRET_ENV && role == Role::Watch => {
             gst::info!(
                 CAT,
                 "another element of this process has the identity of the environment; this one has a new one"
             );
             Ok((None, None))
         }
-        None => Err(gst::error_msg!(
+        // It cannot be taken away from whoever is connected with it.
+        Err(Role::Watch) if from == SECRET_ENV => Err(gst::error_msg!(
+            gst::ResourceError::Settings,
+            ("{from}: an irohlivesrc of this process started first and has this identity. Start the irohlivesink before it, or give one of them its own secret-key or secret-key-location")
+        )),
+        Err(_) => Err(gst::error_msg!(
             gst::ResourceError::Settings,
             ("{from}: another element of this process has this identity. Give each its own secret-key or secret-key-location")
         )),
@@ -151,11 +164,17 @@ mod tests {
         let (chosen, _) = choose(environment(), Role::Watch).unwrap();
         assert!(chosen.is_none(), "who watches leaves it to who publishes");
         assert!(choose(environment(), Role::Publish).is_err());
-        assert!(choose(Identity::Set(key.clone()), Role::Watch).is_err());
-        let other = Identity::Set(SecretKey::generate());
+        assert!(choose(Identity::Set(key.clone(), "secret-key"), Role::Watch).is_err());
+        let other = Identity::Set(SecretKey::generate(), "secret-key");
         assert!(choose(other, Role::Watch).unwrap().0.is_some());
         drop(first);
         let (chosen, _second) = choose(environment(), Role::Watch).unwrap();
         assert!(chosen.is_some(), "free again");
+        let error = choose(environment(), Role::Publish).unwrap_err();
+        let text = format!("{error:?}");
+        assert!(text.contains("Start the irohlivesink before it"), "{text}");
+        let file = Identity::Set(key.clone(), "secret-key-location");
+        let text = format!("{:?}", choose(file, Role::Publish).unwrap_err());
+        assert!(text.contains("secret-key-location: another"), "{text}");
     }
 }

@@ -63,7 +63,7 @@ impl NetworkSettings {
         vec![
             glib::ParamSpecString::builder("secret-key")
                 .nick("Secret key")
-                .blurb("The identity of this end, 64 hexadecimal digits; decides the ticket. If unset: secret-key-location, then the environment variable IROH_SECRET, then a new one each time. Elements of one process cannot have the same; an irohlivesrc then leaves that of the environment to the others. Cannot be read back")
+                .blurb("The identity of this end, 64 hexadecimal digits, by which a publisher is found and a viewer is known. If unset: secret-key-location, then the environment variable IROH_SECRET, then a new one each time. Elements of one process cannot have the same; an irohlivesrc then leaves that of the environment to the others. Cannot be read back")
                 .write_only()
                 .mutable_ready()
                 .build(),
@@ -183,10 +183,15 @@ impl NetworkSettings {
 
     fn identity(&self) -> Result<Identity, gst::ErrorMessage> {
         let (from, identity) = if let Some(text) = &self.secret_key {
-            ("secret-key", parse_secret_key(text).map(Identity::Set))
+            {
+                let from = "secret-key";
+                let key = parse_secret_key(text);
+                (from, key.map(|key| Identity::Set(key, from)))
+            }
         } else if let Some(path) = &self.secret_key_location {
             let key = secret_key_from_file(path);
-            ("secret-key-location", key.map(Identity::Set))
+            let from = "secret-key-location";
+            (from, key.map(|key| Identity::Set(key, from)))
         } else {
             let key = secret_key_in_env();
             let identity = key.map(|key| key.map_or(Identity::New, Identity::Environment));
