@@ -645,7 +645,15 @@ fn a_pad_whose_codec_changes_goes_on() {
          {raw} ! x264enc tune=zerolatency key-int-max=15 ! select.sink_0 \
          {raw} ! vp8enc deadline=1 keyframe-max-dist=15 ! select.sink_1"
     ));
-    let viewer = Viewer::start(&publisher.ticket());
+    // Each takes the one codec.
+    let viewer = Viewer::new(&publisher.ticket(), "", |name| {
+        let only = match name {
+            "video_1" => "capsfilter caps=video/x-vp8",
+            _ => "h264parse",
+        };
+        Some(only.to_owned())
+    });
+    viewer.pipe.play();
     let carries = |codec: &str| {
         viewer.pipe.wait(codec, || {
             let pads = viewer.pads();

@@ -160,3 +160,32 @@ fn a_pad_that_goes_is_let_go_of_though_it_was_never_linked() {
         pad.upgrade().is_none().then_some(())
     });
 }
+
+#[test]
+fn a_track_that_comes_back_in_another_codec_gets_another_pad() {
+    let _test = start();
+    let listed = |codec: &str| {
+        Bytes::from(format!(
+            r#"{{"video":{{"renditions":{{"cam":{{"codec":"{codec}","container":{{"kind":"legacy"}}}}}}}}}}"#
+        ))
+    };
+    let tracks = [("catalog.json", vec![listed("vp8")]), ("cam", frames(0))];
+    let publisher = HandmadePublisher::start("change", &tracks);
+    // Each takes the one codec.
+    let viewer = Viewer::new(publisher.ticket(), "", |name| {
+        let codec = if name == "video_0" { "vp8" } else { "vp9" };
+        Some(format!("capsfilter caps=video/x-{codec}"))
+    });
+    viewer.pipe.play();
+    viewer.wait_frames("video_0", 5);
+    publisher.next_group("catalog.json", vec![listed("vp09.00.10.08")], true);
+    publisher.next_group("cam", frames(500), true);
+    viewer.wait_frames("video_1", 5);
+    let first = viewer.pad("video_0").expect("it was there");
+    assert!(first.has_ended() && first.removed);
+    // A description that says more of the same is no reason.
+    publisher.next_group("catalog.json", vec![listed("vp09.01.10.08")], true);
+    publisher.next_group("cam", frames(1000), true);
+    viewer.wait_frames("video_1", 10);
+    assert_eq!(viewer.pads().len(), 2);
+}

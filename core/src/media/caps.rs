@@ -7,6 +7,6 @@ mod decode;
 mod describe;
 mod table;
 
-pub use decode::track_caps;
+pub use decode::{same_codec, track_caps};
 pub use describe::is_header;
 pub use table::{Codec, Reason, sink_caps, src_caps};

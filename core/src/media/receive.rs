@@ -11,5 +11,5 @@ pub use playable::Playable;
 pub use playout::PlayoutClock;
 pub(in crate::media) use {
     history::RenditionHistory,
-    renditions::{Candidates, RenditionConfig, RenditionError, RenditionReader, same_codec},
+    renditions::{Candidates, RenditionConfig, RenditionError, RenditionReader},
 };

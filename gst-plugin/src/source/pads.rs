@@ -6,7 +6,7 @@ use std::{
 };
 
 use gst::{glib, prelude::*};
-use iroh_live::broadcast::MediaKind;
+use iroh_live::{broadcast::MediaKind, media::caps::same_codec};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -226,9 +226,11 @@ impl Pads {
     }
 }
 
-/// Whether it is the track that is wanted.
-fn carries(track: &Track, (rendition, _): &Wanted) -> bool {
-    rendition.name == track.name && rendition.kind() == track.kind
+/// Whether it is the track that is wanted. In another codec it is not: what is behind the pad could not take it.
+fn carries(track: &Track, (rendition, caps): &Wanted) -> bool {
+    rendition.name == track.name
+        && rendition.kind() == track.kind
+        && track.caps().is_some_and(|now| same_codec(&now, caps))
 }
 
 fn post_collection(bin: &gst::Bin, tracks: &[Arc<Track>]) -> gst::StreamCollection {

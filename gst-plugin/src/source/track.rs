@@ -197,6 +197,11 @@ impl Track {
         lock(&self.config).clone()
     }
 
+    /// Of what it carries.
+    pub(super) fn caps(&self) -> Option<gst::Caps> {
+        self.stream.caps()
+    }
+
     pub(super) fn link(&self) -> watch::Receiver<Link> {
         self.link.subscribe()
     }

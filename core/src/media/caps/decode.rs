@@ -74,6 +74,17 @@ fn video_caps(config: &VideoConfig) -> Result<gst::Caps, Reason> {
     Ok(caps)
 }
 
+/// Whether one decoder takes both.
+pub fn same_codec(a: &gst::Caps, b: &gst::Caps) -> bool {
+    let kind = |caps: &gst::Caps| {
+        let structure = caps.structure(0)?;
+        let format = structure.get::<String>("stream-format").ok();
+        let version = structure.get::<i32>("mpegversion").ok();
+        Some((structure.name().to_string(), format, version))
+    };
+    kind(a) == kind(b)
+}
+
 /// The form that travels, as a parser gives it.
 fn parsed(codec: Codec) -> gst::Caps {
     let mut caps = codec.wire_caps();

@@ -13,7 +13,10 @@ use super::{
     reports::{Failure, Part, Report},
 };
 use crate::{
-    media::receive::{RenditionConfig, RenditionError, RenditionReader, feed::FeedEnd, same_codec},
+    media::{
+        caps::same_codec,
+        receive::{RenditionConfig, RenditionError, RenditionReader, feed::FeedEnd},
+    },
     retry::Backoff,
 };
 

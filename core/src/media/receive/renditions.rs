@@ -17,7 +17,7 @@ use crate::{
     RemoteBroadcast,
     adaptive::{AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveReader, Quality},
     broadcast::{Catalog, CatalogError, CatalogWatch, LeftOut, MediaKind, Rendition},
-    media::caps::track_caps,
+    media::caps::{same_codec, track_caps},
 };
 
 /// What decodes a stream with these caps, the first choice first; hardware too, if that is said.
@@ -176,17 +176,6 @@ impl FrameSource for RenditionReader {
     fn overrun(&mut self) {
         self.reader.too_slow();
     }
-}
-
-/// Whether one decoder takes both.
-pub(in crate::media) fn same_codec(a: &gst::Caps, b: &gst::Caps) -> bool {
-    let kind = |caps: &gst::Caps| {
-        let structure = caps.structure(0)?;
-        let format = structure.get::<String>("stream-format").ok();
-        let version = structure.get::<i32>("mpegversion").ok();
-        Some((structure.name().to_string(), format, version))
-    };
-    kind(a) == kind(b)
 }
 
 impl RenditionConfig {
