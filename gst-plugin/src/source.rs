@@ -3,6 +3,7 @@
 use gst::{glib, prelude::*};
 
 mod category;
+mod ending;
 mod failure;
 mod follow;
 mod imp;

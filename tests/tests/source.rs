@@ -203,6 +203,31 @@ fn an_end_before_any_pad_is_linked_is_the_end_of_the_pipeline() {
     );
 }
 
+#[test]
+fn an_end_before_any_pad_is_linked_is_no_error_for_what_goes_on() {
+    let _test = start();
+    let ticket = ticket_of(&secret_key(60), free_port());
+    // Another source feeds the pipeline as well.
+    let other = Pipe::parse(&format!(
+        "irohlivesrc name=s {LOCAL} ! fakesink async=false  audiotestsrc is-live=true ! fakesink"
+    ));
+    // It has ended, and nobody stops it.
+    let whole = Pipe::parse(&format!(
+        "irohlivesrc name=s {LOCAL} ! fakesink async=false"
+    ));
+    for pipe in [&other, &whole] {
+        pipe.element("s").set_property("ticket", &ticket);
+        pipe.play();
+        assert!(pipe.element("s").send_event(gst::event::Eos::new()));
+    }
+    whole.wait_eos();
+    // Longer than a pipeline may take to end.
+    thread::sleep(Duration::from_secs(4));
+    for pipe in [&other, &whole] {
+        assert!(pipe.error().is_none(), "{:?}", pipe.error());
+    }
+}
+
 // The pipeline behind it.
 
 /// Holds up each buffer at a pad for this long.
@@ -288,7 +313,7 @@ fn a_pipeline_that_waits_long_for_its_other_branch_is_not_too_slow() {
     let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
     // Its sink waits as long as the slowest branch wants.
     let pipe = Pipe::parse(&format!(
-        "irohlivesrc name=s {LOCAL} ! fakesink name=sink sync=true signal-handoffs=true \
+        "irohlivesrc name=s {LOCAL} max-lag=20000 ! fakesink name=sink sync=true signal-handoffs=true \
          audiotestsrc is-live=true ! queue min-threshold-time=0 ! identity name=slow ! fakesink sync=true"
     ));
     pipe.element("s").set_property("ticket", publisher.ticket());
@@ -378,8 +403,18 @@ fn handlers_that_wait_for_whoever_stops_the_element_do_not_hold_it_up() {
             .recv_timeout(Duration::from_secs(30))
             .expect("each handler is called");
     }
-    for viewer in &viewers {
-        viewer.pipe.stop();
+    let pipelines: Vec<_> = viewers.iter().map(|v| v.pipe.pipeline.clone()).collect();
+    let (sender, stopped) = mpsc::channel();
+    thread::spawn(move || {
+        for pipeline in pipelines {
+            let _ = sender.send(pipeline.set_state(gst::State::Null));
+        }
+    });
+    for _ in &viewers {
+        stopped
+            .recv_timeout(Duration::from_secs(30))
+            .expect("stopping does not wait for a handler")
+            .expect("a pipeline can always be stopped");
     }
     drop(held);
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     category::CAT,
+    ending::stuck_sink,
     pads::Pads,
     renditions::Wanted,
     run::{Observer, Run},
@@ -53,7 +54,7 @@ struct Running {
     stopped: CancellationToken,
 }
 
-/// How long a pipeline may take to end that was asked to before any pad was linked.
+/// When to look whether a pipeline can end that was asked to before any pad was linked.
 const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
 /**
@@ -370,14 +371,21 @@ impl IrohLiveSrc {
     /// for the pipeline's end waits for an error as well.
     fn end_in_any_case(&self, stopped: CancellationToken) {
         let (element, notifier) = (self.obj().downgrade(), self.notifier.clone());
+        let over = stopped.clone();
         let late = async move {
             tokio::time::sleep(EMPTY_END_LIMIT).await;
             notifier.call(move || {
-                if let Some(element) = element.upgrade() {
+                if let Some(element) = element.upgrade()
+                    && let Some(sink) = stuck_sink(element.upcast_ref())
+                    && !over.is_cancelled()
+                {
                     gst::element_error!(
                         element,
                         gst::ResourceError::NotFound,
-                        ("The pipeline was asked to end before anything came, and some element in it does not end without data")
+                        (
+                            "The pipeline was asked to end before anything came, and what is in front of {} does not end without data",
+                            sink.name()
+                        )
                     );
                 }
             });
@@ -505,8 +513,10 @@ struct Handle {
 
 impl Handle {
     fn element(&self) -> Option<super::IrohLiveSrc> {
-        let element = self.element.upgrade()?;
-        (!self.cancel.is_cancelled()).then_some(element)
+        // Asked first: whoever upgrades may be the last to let go of the element.
+        (!self.cancel.is_cancelled())
+            .then(|| self.element.upgrade())
+            .flatten()
     }
 
     fn call(&self, job: impl FnOnce(&IrohLiveSrc) + Send + 'static) {
