@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use gst::{glib, prelude::*};
 use iroh_live::{
-    LiveTicket,
+    EncodedFrame, LiveTicket, LocalBroadcast,
     broadcast::{VideoCodec, VideoConfig},
     endpoint::EndpointConfig,
     iroh::{Endpoint, EndpointAddr, endpoint::Connection},
@@ -526,14 +526,47 @@ fn a_catalog_that_is_not_json() {
 #[test]
 fn a_catalog_with_nothing_but_an_unknown_codec() {
     let _test = start();
-    let strange = || VideoConfig::new("x266.9".parse::<VideoCodec>().expect("any text is a codec"));
-    let publisher = CorePublisher::start("strange", vec![("cam", strange().into())]);
+    let config =
+        |codec: &str| VideoConfig::new(codec.parse::<VideoCodec>().expect("any text is a codec"));
+    let publisher = CorePublisher::start("strange", vec![("cam", config("x266.9").into())]);
     let viewer = Viewer::start(publisher.ticket());
-    let error = viewer.pipe.wait_error();
+    let warning = viewer.pipe.wait_warning("x266.9");
+    for part in ["cam", "Update this plugin"] {
+        assert!(warning.contains(part), "{warning}");
+    }
+    // With a limit it is an error.
+    let error = source_failure(Some(publisher.ticket()), "timeout=500");
     says(
         &error,
         gst::StreamError::CodecNotFound,
-        &["cam", "x266.9", "Update this plugin"],
+        &["cam", "x266.9", "Update this plugin", "timeout"],
+    );
+    // The one without is still there when something comes that is known.
+    let broadcast = publisher.broadcast();
+    let mut known = broadcast
+        .publish_track("known", config("vp8"))
+        .expect("the name is a new one");
+    viewer.pipe.wait("the track that is known", || {
+        let frame = EncodedFrame::new(LocalBroadcast::now(), vec![0; 9], true);
+        known.write(frame).expect("the broadcast is there");
+        std::thread::sleep(Duration::from_millis(20));
+        (viewer.count("video_0") > 5).then_some(())
+    });
+    assert_eq!(viewer.statuses(), ["connecting", "waiting", "connected"]);
+}
+
+#[test]
+fn a_broadcast_that_ends_with_nothing_but_an_unknown_codec() {
+    let _test = start();
+    let strange = VideoConfig::new("x266.9".parse::<VideoCodec>().expect("any text is a codec"));
+    let publisher = CorePublisher::start("strange", vec![("cam", strange.into())]);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.pipe.wait_warning("x266.9");
+    publisher.broadcast().finish();
+    says(
+        &viewer.pipe.wait_error(),
+        gst::StreamError::CodecNotFound,
+        &["ended", "cam", "x266.9", "Update this plugin"],
     );
 }
 

@@ -10,6 +10,8 @@ use iroh_live::{
 /// What to say to somebody whose publisher may have been started with another key.
 const NEW_TICKET: &str = "A publisher that was started anew may have a new ticket";
 
+const NOTHING: &str = "Nothing of the broadcast can be played";
+
 pub(super) enum Failure {
     /// To be tried again.
     Again(glib::Error),
@@ -79,6 +81,18 @@ impl Failure {
         ))
     }
 
+    /// The publisher ended the broadcast before there was a track to play, for this reason if there were others.
+    pub(super) fn empty(reason: Option<String>) -> Self {
+        const ENDED: &str = "The publisher ended the broadcast";
+        Self::Empty(match reason {
+            Some(reason) => codec_not_found(&format!("{ENDED}. {NOTHING}. {reason}")),
+            None => glib::Error::new(
+                gst::ResourceError::Read,
+                &format!("{ENDED}, and there was nothing in it that could be played"),
+            ),
+        })
+    }
+
     pub(super) fn catalog(error: CatalogError) -> Self {
         match error {
             CatalogError::Transport(error) => Self::lost(&error.to_string()),
@@ -124,6 +138,18 @@ impl Failure {
             &format!("The connection to the publisher was lost ({reason})"),
         ))
     }
+}
+
+/// The broadcast has tracks, and for this reason none that can be played.
+pub(super) fn unplayable(reason: &str) -> glib::Error {
+    codec_not_found(&format!("{NOTHING}. {reason}"))
+}
+
+fn codec_not_found(text: &str) -> glib::Error {
+    glib::Error::new(
+        gst::StreamError::CodecNotFound,
+        &format!("{text}. Update this plugin, or ask for another codec"),
+    )
 }
 
 fn capitalised(text: &str) -> String {

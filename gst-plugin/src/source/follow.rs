@@ -19,7 +19,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     category::CAT,
-    failure::Failure,
+    failure::{Failure, unplayable},
     reader::{BroadcastState, End, Reading},
     renditions::{limited, warnings},
     run::{Observer, Run},
@@ -106,10 +106,7 @@ impl<O: Observer> Follower<O> {
     async fn last_frames(mut self) -> Result<(), Failure> {
         let tracks = self.run.observer.tracks();
         if tracks.is_empty() {
-            return Err(Failure::Empty(glib::Error::new(
-                gst::ResourceError::Read,
-                "The publisher ended the broadcast, and there was nothing in it that could be played",
-            )));
+            return Err(Failure::empty(self.run.unplayable()));
         }
         let is_empty = |catalog: &Catalog| {
             catalog.video.renditions.is_empty() && catalog.audio.renditions.is_empty()
@@ -156,18 +153,18 @@ impl<O: Observer> Follower<O> {
         let mut playable = Playable::of(catalog);
         let (wanted, too_many) = limited(std::mem::take(&mut playable.renditions));
         let warnings = warnings(&playable, too_many);
-        if wanted.is_empty() && !warnings.is_empty() && self.run.observer.tracks().is_empty() {
-            return Err(Failure::Fatal(glib::Error::new(
-                gst::StreamError::CodecNotFound,
-                &format!(
-                    "Nothing of the broadcast can be played. {}. Update this plugin, or ask for another codec",
-                    warnings.join(". ")
-                ),
-            )));
-        }
-        for warning in warnings {
-            let warning = glib::Error::new(gst::StreamError::CodecNotFound, &warning);
-            self.run.warn_once(warning);
+        // It may list more later. Until then that is why nothing comes.
+        let nothing = wanted.is_empty() && !warnings.is_empty();
+        self.run
+            .set_unplayable(nothing.then(|| warnings.join(". ")));
+        match self.run.unplayable() {
+            Some(reason) => self.run.warn_once(unplayable(&reason)),
+            None => {
+                for warning in warnings {
+                    let warning = glib::Error::new(gst::StreamError::CodecNotFound, &warning);
+                    self.run.warn_once(warning);
+                }
+            }
         }
         if wanted.is_empty() {
             // Nothing yet, or a publisher that stops without ending its tracks: it may come back.

@@ -61,6 +61,8 @@ pub(super) struct Progress {
     status: Status,
     /// What was warned of already.
     warned: BTreeSet<String>,
+    /// Why nothing that the catalog lists can be played.
+    unplayable: Option<String>,
 }
 
 impl<O: Observer> Run<O> {
@@ -71,6 +73,15 @@ impl<O: Observer> Run<O> {
     pub(super) fn set_status(&self, status: Status) {
         self.progress().status = status;
         self.observer.set_status(status);
+    }
+
+    /// Why nothing that the catalog lists can be played, if that is so.
+    pub(super) fn unplayable(&self) -> Option<String> {
+        self.progress().unplayable.clone()
+    }
+
+    pub(super) fn set_unplayable(&self, reason: Option<String>) {
+        self.progress().unplayable = reason;
     }
 
     /// Warns, unless that was said before in this run.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     category::CAT,
-    failure::Failure,
+    failure::{Failure, unplayable},
     follow::Follower,
     run::{Observer, Run},
     status::Status,
@@ -138,7 +138,12 @@ async fn late<O: Observer>(run: &Run<O>, deadline: Option<Instant>) -> Failure {
         tokio::time::sleep_until(deadline).await;
         match run.status() {
             Status::Connected => {}
-            Status::Waiting => return Failure::absent(run.ticket.name()),
+            Status::Waiting => {
+                return match run.unplayable() {
+                    Some(reason) => Failure::Again(unplayable(&reason)),
+                    None => Failure::absent(run.ticket.name()),
+                };
+            }
             _ => return Failure::unreachable("no answer"),
         }
     }
@@ -147,6 +152,7 @@ async fn late<O: Observer>(run: &Run<O>, deadline: Option<Instant>) -> Failure {
 
 /// One way to the broadcast, until it ends (`Ok`) or fails.
 async fn attempt<O: Observer>(run: &Arc<Run<O>>) -> Result<(), Failure> {
+    run.set_unplayable(None);
     run.set_status(Status::Connecting);
     let address = run.ticket.addr().clone();
     let own = run.live.endpoint().id();
