@@ -1,6 +1,6 @@
 //! What `irohlivesrc` makes of the tracks in a catalog: those that cannot be had, too many of them, some that go and come.
 
-use std::{thread, time::Duration};
+use std::{sync::mpsc, thread, time::Duration};
 
 use bytes::Bytes;
 use gst::prelude::*;
@@ -188,4 +188,49 @@ fn a_track_that_comes_back_in_another_codec_gets_another_pad() {
     publisher.next_group("cam", frames(1000), true);
     viewer.wait_frames("video_1", 10);
     assert_eq!(viewer.pads().len(), 2);
+}
+
+#[test]
+fn a_track_that_goes_while_the_viewer_pauses_ends_when_it_plays_again() {
+    let _test = start();
+    let tracks = [
+        ("catalog.json", vec![catalog(&["one", "two"], 1)]),
+        ("one", frames(0)),
+        ("two", frames(0)),
+    ];
+    let publisher = HandmadePublisher::start("two", &tracks);
+    let viewer = Viewer::start(publisher.ticket());
+    viewer.wait_frames("video_1", 5);
+    let pad = viewer.src.static_pad("video_1").expect("it is there");
+    let peer = pad.peer().expect("it is linked");
+    let (sender, held) = mpsc::channel();
+    let block = peer
+        .add_probe(
+            gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER,
+            move |_, _| {
+                let _ = sender.send(());
+                gst::PadProbeReturn::Ok
+            },
+        )
+        .expect("a probe can be added");
+    publisher.next_group("two", frames(500), true);
+    held.recv_timeout(Duration::from_secs(30))
+        .expect("a frame that is not taken yet");
+    viewer
+        .pipe
+        .pipeline
+        .set_state(gst::State::Paused)
+        .expect("it pauses");
+    publisher.next_group("catalog.json", vec![catalog(&["one"], 1)], true);
+    viewer.pipe.wait("a collection of one", || {
+        (collections(&viewer) == [2, 1]).then_some(())
+    });
+    let paused = viewer.pad("video_1").expect("it was there");
+    assert!(!paused.removed, "it has not given its end yet");
+    peer.remove_probe(block);
+    viewer.pipe.play();
+    viewer.pipe.wait("the pad to go", || {
+        viewer.pad("video_1").filter(|pad| pad.removed)
+    });
+    assert!(viewer.pad("video_1").is_some_and(|pad| pad.has_ended()));
 }

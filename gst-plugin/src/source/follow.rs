@@ -69,6 +69,7 @@ impl<O: Observer> Follower<O> {
     pub(super) async fn follow(mut self) -> Result<(), Failure> {
         let mut catalog = self.broadcast.catalog().await.map_err(Failure::catalog)?;
         let mut paths = self.session.path_changes();
+        let mut playing = self.run.playing.clone();
         let session = self.session.clone();
         let mut closed = pin!(async {
             let end = session.disconnected().await;
@@ -87,6 +88,10 @@ impl<O: Observer> Follower<O> {
                     Err(error) => return Err(self.failure(error)),
                 },
                 done = self.readers.next() => self.reader_done(done).await?,
+                // While it paused, pads may have had to stay.
+                Ok(()) = playing.changed() => if *playing.borrow_and_update() {
+                    self.update().await?;
+                },
                 end = &mut closed => return Err(Failure::closed(&end)),
                 Some(_) = paths.next() => self.run.observer.set_session(Some(&self.session)),
             }

@@ -64,7 +64,8 @@ const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
  *
  * Watches a broadcast by its ticket, peer to peer. A pad comes for each track that the publisher lists, with encoded
  * media: `video_0`, `audio_0` and so on, at most 16 of a kind. When the publisher takes a track away, its pad ends and
- * goes. Nothing is downloaded for a pad that is not linked; pads may be unlinked and linked again while it plays.
+ * goes; the last of them stays, as a publisher that stops may come back. A track that comes back in another codec gets
+ * another pad. Nothing is downloaded for a pad that is not linked; pads may be unlinked and linked again while it plays.
  *
  * The element is live. Buffers are timed by the publisher's clock, one timeline for all pads, and the LATENCY query is
  * answered with the property `latency`. What is later than that, or what a slow pipeline cannot follow, is skipped to the
@@ -419,6 +420,8 @@ impl IrohLiveSrc {
             running.cancel.cancel();
             running.stopped.cancel();
             running.task.abort();
+            // It holds the socket, which another may want as soon as this one is stopped.
+            let _ = runtime::block_on(running.task);
         }
         self.pads.stop(self.obj().upcast_ref());
         self.set_session(None, None);
@@ -573,7 +576,12 @@ impl Observer for Handle {
                 let imp = element.imp();
                 let latency = lock(&imp.settings).of_pads();
                 let bin = element.upcast_ref();
-                Some(imp.pads.expose(bin, &wanted, latency, &handle.cancel))
+                let playing = lock(&imp.running).as_ref().map(|r| r.run.playing.clone());
+                let playing = || {
+                    let playing = playing.as_ref().is_some_and(|playing| *playing.borrow());
+                    playing && !handle.cancel.is_cancelled()
+                };
+                Some(imp.pads.expose(bin, &wanted, latency, playing))
             })
             .await;
         exposed.flatten().unwrap_or_else(|| Ok(Vec::new()))

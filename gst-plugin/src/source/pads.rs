@@ -2,27 +2,34 @@
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    thread::{self, ThreadId},
+    time::{Duration, Instant},
 };
 
 use gst::{glib, prelude::*};
 use iroh_live::{broadcast::MediaKind, media::caps::same_codec};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    renditions::Wanted,
+    category::CAT,
+    renditions::{MAX_PADS, Wanted},
     track::{PadSpec, Track},
 };
 
 /// How long stopping waits for handlers of pad-added to return. One that waits for the state change is not waited for.
 const EXPOSING_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long the ends of tracks that go away wait to be taken, while the pipeline plays.
+const DRAIN_LIMIT: Duration = Duration::from_millis(500);
+
+/// The most pads at a time, with those that go and have not given their end yet.
+const MAX_WITH_GONE: usize = 4 * MAX_PADS;
+
 // Both locks are leaves: neither is held while a pad is added, a signal is emitted or a message is posted.
 #[derive(Default)]
 pub(super) struct Pads {
     list: Mutex<List>,
-    /// Whether pads are being added, on a thread that calls the application's handlers.
-    exposing: Mutex<bool>,
+    /// The threads that add pads, and so call the application's handlers.
+    exposing: Mutex<Vec<ThreadId>>,
     exposed: Condvar,
 }
 
@@ -32,6 +39,8 @@ struct List {
     /// Counts the runs.
     run: u64,
     tracks: Vec<Arc<Track>>,
+    /// Those that go, and stay until they have given their end: while the pipeline pauses nobody takes it.
+    gone: Vec<Arc<Track>>,
     /// What stream ids begin with.
     prefix: String,
     group: Option<gst::GroupId>,
@@ -72,12 +81,21 @@ impl Pads {
     pub(super) fn stop(&self, bin: &gst::Bin) {
         // From here on nothing more is put on the list.
         lock(&self.list).phase = Phase::Stopped;
-        let busy = lock(&self.exposing);
+        // A handler may be what stops the element.
+        let own = thread::current().id();
         let _ = self
             .exposed
-            .wait_timeout_while(busy, EXPOSING_LIMIT, |busy| *busy);
-        let tracks = std::mem::take(&mut lock(&self.list).tracks);
-        for track in tracks {
+            .wait_timeout_while(lock(&self.exposing), EXPOSING_LIMIT, |threads| {
+                threads.iter().any(|thread| *thread != own)
+            });
+        let (tracks, gone) = {
+            let list = &mut *lock(&self.list);
+            (
+                std::mem::take(&mut list.tracks),
+                std::mem::take(&mut list.gone),
+            )
+        };
+        for track in tracks.into_iter().chain(gone) {
             track.remove_from(bin);
         }
     }
@@ -95,47 +113,44 @@ impl Pads {
         latency: Latency,
         send: impl FnOnce() -> bool,
     ) -> bool {
-        let empty = {
+        let _exposing = Exposing::new(self);
+        let (fresh, run) = {
             let mut list = lock(&self.list);
             if list.phase != Phase::Running {
                 return list.phase == Phase::Ended;
             }
             list.phase = Phase::Ended;
-            if list.tracks.is_empty() {
-                let made = [MediaKind::Video, MediaKind::Audio]
-                    .map(|kind| make(&mut list, bin, kind, None, latency).ok());
-                list.tracks.extend(made.into_iter().flatten());
-                true
-            } else {
-                false
+            if !list.tracks.is_empty() {
+                drop(list);
+                return send();
             }
+            let made = [MediaKind::Video, MediaKind::Audio]
+                .map(|kind| make(&mut list, bin, kind, None, latency).ok());
+            list.tracks.extend(made.into_iter().flatten());
+            (list.tracks.clone(), list.run)
         };
-        if !empty {
-            return send();
-        }
-        let tracks = self.tracks();
-        for track in &tracks {
-            if track.add_to(bin).is_ok() {
-                track.end();
-            }
-        }
+        let (added, failed): (Vec<_>, _) = fresh
+            .into_iter()
+            .partition(|track| track.add_to(bin).is_ok());
+        self.settle(bin, &added, run, true);
+        self.settle(bin, &failed, run, false);
         bin.no_more_pads();
-        !tracks.is_empty()
+        !added.is_empty()
     }
 
     /// Brings the pads in line with what the catalog lists, and returns the tracks that there are now.
+    ///
+    /// What is not `playing` has to be told again when it plays: until then some pads may have to wait.
     pub(super) fn expose(
         &self,
         bin: &gst::Bin,
         wanted: &[Wanted],
         latency: Latency,
-        cancel: &CancellationToken,
+        playing: impl Fn() -> bool,
     ) -> Result<Vec<Arc<Track>>, glib::BoolError> {
-        *lock(&self.exposing) = true;
-        let exposed = self.bring_in_line(bin, wanted, latency, cancel);
-        *lock(&self.exposing) = false;
-        self.exposed.notify_all();
-        exposed.map(|()| self.tracks())
+        let _exposing = Exposing::new(self);
+        self.bring_in_line(bin, wanted, latency, playing)?;
+        Ok(self.tracks())
     }
 
     fn bring_in_line(
@@ -143,15 +158,10 @@ impl Pads {
         bin: &gst::Bin,
         wanted: &[Wanted],
         latency: Latency,
-        cancel: &CancellationToken,
+        playing: impl Fn() -> bool,
     ) -> Result<(), glib::BoolError> {
-        let gone = self.take_gone(wanted);
-        for track in &gone {
-            // A track that left the catalog has ended; its pad goes with it.
-            track.end();
-            track.drain(cancel);
-            track.remove_from(bin);
-        }
+        let some_gone = self.take_gone(wanted);
+        self.remove_gone(bin, playing);
         let (fresh, run) = {
             let mut list = lock(&self.list);
             if list.phase != Phase::Running {
@@ -162,6 +172,9 @@ impl Pads {
                 let (rendition, caps) = wanted;
                 match list.tracks.iter().find(|track| carries(track, wanted)) {
                     Some(track) => track.update(&rendition.config, caps),
+                    None if list.tracks.len() + list.gone.len() + fresh.len() >= MAX_WITH_GONE => {
+                        gst::info!(CAT, obj = bin, "{} waits for pads to go", rendition.name);
+                    }
                     None => {
                         let kind = rendition.kind();
                         fresh.push(make(&mut list, bin, kind, Some(wanted), latency)?);
@@ -172,7 +185,7 @@ impl Pads {
             list.tracks.extend(fresh.iter().cloned());
             (fresh, list.run)
         };
-        if fresh.is_empty() && gone.is_empty() {
+        if fresh.is_empty() && !some_gone {
             return Ok(());
         }
         let collection = post_collection(bin, &self.tracks());
@@ -188,17 +201,43 @@ impl Pads {
         Ok(())
     }
 
-    /// Takes off the list what the catalog lists no more, and what has begun anew.
-    fn take_gone(&self, wanted: &[Wanted]) -> Vec<Arc<Track>> {
-        let mut list = lock(&self.list);
-        if list.phase != Phase::Running {
-            return Vec::new();
+    /// Ends what the catalog lists no more, and what has begun anew. Gives whether there was any.
+    fn take_gone(&self, wanted: &[Wanted]) -> bool {
+        let gone = {
+            let list = &mut *lock(&self.list);
+            if list.phase != Phase::Running {
+                return false;
+            }
+            let (stay, gone): (_, Vec<_>) = list.tracks.drain(..).partition(|track| {
+                !track.has_restarted() && wanted.iter().any(|wanted| carries(track, wanted))
+            });
+            list.tracks = stay;
+            list.gone.extend(gone.iter().cloned());
+            gone
+        };
+        for track in &gone {
+            track.end();
         }
-        let (stay, gone) = list.tracks.drain(..).partition(|track| {
-            !track.has_restarted() && wanted.iter().any(|wanted| carries(track, wanted))
-        });
-        list.tracks = stay;
-        gone
+        !gone.is_empty()
+    }
+
+    /// Takes away the pads of what is gone, when they have given their ends; for that there is a moment.
+    fn remove_gone(&self, bin: &gst::Bin, playing: impl Fn() -> bool) {
+        let gone = lock(&self.list).gone.clone();
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        for track in gone {
+            while !track.has_given_end() && playing() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            // To take away a pad whose pipeline pauses would wait until it plays, too.
+            if !track.has_given_end() && !playing() {
+                continue;
+            }
+            lock(&self.list)
+                .gone
+                .retain(|other| !Arc::ptr_eq(other, &track));
+            track.remove_from(bin);
+        }
     }
 
     /// The pads were added. What came meanwhile has not seen all of them.
@@ -223,6 +262,28 @@ impl Pads {
                 Phase::Ended => track.end(),
             }
         }
+    }
+}
+
+/// While this lives, the thread adds pads.
+struct Exposing<'a>(&'a Pads);
+
+impl<'a> Exposing<'a> {
+    fn new(pads: &'a Pads) -> Self {
+        lock(&pads.exposing).push(thread::current().id());
+        Self(pads)
+    }
+}
+
+impl Drop for Exposing<'_> {
+    fn drop(&mut self) {
+        let own = thread::current().id();
+        let mut threads = lock(&self.0.exposing);
+        if let Some(index) = threads.iter().position(|thread| *thread == own) {
+            threads.swap_remove(index);
+        }
+        drop(threads);
+        self.0.exposed.notify_all();
     }
 }
 

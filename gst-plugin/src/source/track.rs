@@ -11,12 +11,8 @@ use std::{
 use gst::{glib, prelude::*};
 use iroh_live::{TrackConfig, broadcast::MediaKind, media::receive::feed::Feed};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::category::CAT;
-
-/// How long the end of a track that goes away waits to be taken.
-const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
 pub(super) struct Track {
     /// Its name in the catalog.
@@ -243,17 +239,9 @@ impl Track {
         let _ = self.feed.appsrc().end_of_stream();
     }
 
-    /// Waits a moment for what was pushed to leave, so that a pad that goes away has given its end.
-    ///
-    /// Blocks; not for the state change, where nobody takes data any more.
-    pub(super) fn drain(&self, cancel: &CancellationToken) {
-        let deadline = std::time::Instant::now() + DRAIN_LIMIT;
-        let eos = || {
-            self.ghost.sticky_event::<gst::event::Eos<_>>(0).is_some() || !self.ghost.is_linked()
-        };
-        while !eos() && !cancel.is_cancelled() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Whether what was pushed has left, with the end after it; or nobody takes it.
+    pub(super) fn has_given_end(&self) -> bool {
+        self.ghost.sticky_event::<gst::event::Eos<_>>(0).is_some() || !self.ghost.is_linked()
     }
 
     pub(super) fn stats(&self) -> gst::Structure {
