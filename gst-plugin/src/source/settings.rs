@@ -24,6 +24,8 @@ pub(super) struct Settings {
     timeout: u32,
     /// What is wrong with the options of the ticket. Said when the element starts, where an application looks for errors.
     bad_option: Option<String>,
+    /// What the options of the ticket have replaced, as text: the next ticket does not inherit them.
+    replaced: Vec<(&'static str, String)>,
     unknown_options: Vec<String>,
 }
 
@@ -36,6 +38,7 @@ impl Default for Settings {
             max_lag: 0,
             timeout: 0,
             bad_option: None,
+            replaced: Vec::new(),
             unknown_options: Vec::new(),
         }
     }
@@ -76,9 +79,23 @@ impl Settings {
 
     /// Sets a property. Gives the names of others that have changed with it.
     pub(super) fn set(&mut self, name: &str, value: &glib::Value) -> Vec<&'static str> {
+        match name {
+            "ticket" | "uri" => {
+                let mut changed = self.set_ticket(value.get().ok().flatten());
+                changed.retain(|other| *other != name);
+                changed
+            }
+            name => {
+                self.replaced.retain(|(replaced, _)| *replaced != name);
+                self.set_value(name, value);
+                Vec::new()
+            }
+        }
+    }
+
+    fn set_value(&mut self, name: &str, value: &glib::Value) {
         let number = || value.get::<u32>().unwrap_or_default();
         match name {
-            "ticket" | "uri" => return self.set_ticket(value.get().ok().flatten()),
             "latency" => self.latency = number(),
             "max-lag" => self.max_lag = number(),
             "timeout" => self.timeout = number(),
@@ -86,7 +103,6 @@ impl Settings {
                 self.network.set(name, value);
             }
         }
-        Vec::new()
     }
 
     pub(super) fn get(&self, name: &str) -> Option<glib::Value> {
@@ -99,24 +115,35 @@ impl Settings {
         }
     }
 
-    /// Takes a ticket with its options. Gives the names of the properties that these have set.
+    /// Takes a ticket with its options, in place of those of the one before. Gives the names of the properties that may
+    /// have changed.
     pub(super) fn set_ticket(&mut self, ticket: Option<String>) -> Vec<&'static str> {
         let options = ticket.as_deref().map(Options::of).unwrap_or_default();
         self.ticket = ticket;
         self.unknown_options = options.unknown;
         self.bad_option = None;
-        let mut changed = Vec::new();
+        let mut changed = vec!["ticket", "uri"];
+        for (name, text) in std::mem::take(&mut self.replaced) {
+            if let Some(value) = value(name, &text) {
+                self.set_value(name, &value);
+                changed.push(name);
+            }
+        }
         for (name, text) in options.known {
-            match value(name, &text) {
-                Some(value) => {
-                    self.set(name, &value);
-                    changed.push(name);
-                }
-                None => {
-                    self.bad_option = Some(format!(
-                        "The option {name}={text} of the ticket cannot be read: see the property {name} for what it may be"
-                    ));
-                }
+            let before = self.get(name).and_then(|value| value.serialize().ok());
+            let (Some(value), Some(before)) = (value(name, &text), before) else {
+                self.bad_option = Some(format!(
+                    "The option {name}={text} of the ticket cannot be read: see the property {name} for what it may be"
+                ));
+                continue;
+            };
+            // An option may be there twice.
+            if !self.replaced.iter().any(|(replaced, _)| *replaced == name) {
+                self.replaced.push((name, before.into()));
+            }
+            self.set_value(name, &value);
+            if !changed.contains(&name) {
+                changed.push(name);
             }
         }
         changed
@@ -222,6 +249,30 @@ mod tests {
         assert_eq!(text("address-lookup"), "none");
         assert_eq!(settings.ticket().unwrap().name(), "garden");
         assert_eq!(settings.warning(), None);
+    }
+
+    #[test]
+    fn the_next_ticket_does_not_inherit_the_options_of_the_one_before() {
+        gst::init().unwrap();
+        let mut settings = Settings::default();
+        settings.set("timeout", &3000_u32.to_value());
+        let options = "latency=50&latency=60&timeout=7000&max-lag=900&relay-mode=disabled";
+        let first = format!("{TICKET}?{options}");
+        let changed = settings.set("ticket", &first.to_value());
+        assert_eq!(
+            changed,
+            ["uri", "latency", "timeout", "max-lag", "relay-mode"]
+        );
+        assert_eq!(settings.latency(), gst::ClockTime::from_mseconds(60));
+        // What the user sets is the user's from then on.
+        settings.set("max-lag", &800_u32.to_value());
+        let changed = settings.set("uri", &TICKET.to_value());
+        assert_eq!(changed, ["ticket", "latency", "timeout", "relay-mode"]);
+        assert_eq!(settings.latency(), Settings::default().latency());
+        assert_eq!(settings.timeout(), Some(Duration::from_secs(3)));
+        assert_eq!(settings.max_age(), Duration::from_millis(800));
+        let relays = settings.get("relay-mode").unwrap();
+        assert_eq!(relays.serialize().unwrap(), "default");
     }
 
     #[test]
