@@ -420,7 +420,7 @@ impl IrohLiveSrc {
             running.cancel.cancel();
             running.stopped.cancel();
             running.task.abort();
-            // It holds the socket, which another may want as soon as this one is stopped.
+            // Nothing of this run goes on after it.
             let _ = runtime::block_on(running.task);
         }
         self.pads.stop(self.obj().upcast_ref());
