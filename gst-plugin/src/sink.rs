@@ -27,6 +27,7 @@ mod imp;
 mod keyframes;
 mod latency;
 mod pad;
+mod preroll;
 mod publisher;
 mod settings;
 mod stall;

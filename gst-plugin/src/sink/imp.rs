@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     caps,
-    pad::{self, Host, Pad},
+    pad::{Host, Pad},
     publisher::{Event, Publisher},
     settings::Settings,
+    stall,
     status::{self, Readings, Status},
 };
 use crate::{endpoint::Role, log::SINK as CAT, notifier::Notifier, stats};
@@ -229,7 +230,7 @@ impl BinImpl for IrohLiveSink {
             && let Some(source) = message.src()
             && let Some(pad) = self.find(|pad| pad.owns(source))
         {
-            let reason = pad::with_mend(&error.error().to_string());
+            let reason = stall::with_mend(&error.error().to_string());
             self.pad_failed(&pad, gst::StreamError::Decode, &reason);
             return;
         }

@@ -20,13 +20,11 @@ use super::{
     caps,
     keyframes::{self, KeyframeRequests},
     latency,
-    stall::Stall,
+    preroll::Preroll,
+    stall::{self, Stall},
     track::{Track, Written},
 };
 use crate::log::SINK as CAT;
-
-/// Of frames that came before the pipeline played: more than are in a group of pictures.
-const MOST_HELD: usize = 2000;
 
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
@@ -70,8 +68,7 @@ struct State {
     /// Why the last frame was dropped, if it was.
     dropped: Option<String>,
     latency_checked: bool,
-    /// What came before the pipeline played.
-    held: Vec<gst::Sample>,
+    preroll: Preroll,
     ended: bool,
     released: bool,
     /// Why nothing more comes from this pad.
@@ -107,8 +104,8 @@ impl Pad {
                 })
                 .eos(move |_| {
                     if let (Some(pad), Some(host)) = (ends.0.upgrade(), ends.1.upgrade()) {
-                        let held = std::mem::take(&mut pad.state().held);
-                        for sample in held {
+                        let waiting = pad.state().preroll.take();
+                        for sample in waiting {
                             let _ = pad.write(&*host, &sample);
                         }
                         pad.finish();
@@ -184,7 +181,7 @@ impl Pad {
         let mut state = self.state();
         state.track = None;
         // Their memory may belong to a pool of upstream.
-        state.held = Vec::new();
+        state.preroll = Preroll::default();
     }
 
     /// What the track is called, if that is known.
@@ -313,7 +310,7 @@ impl Pad {
             track.flushed(restart);
         }
         state.stall = Stall::default();
-        state.held.clear();
+        state.preroll = Preroll::default();
     }
 
     /// Links what is right for `caps` behind the pad.
@@ -393,7 +390,7 @@ impl Pad {
                 return flow;
             }
         };
-        if self.give_up(host, gst::StreamError::Decode, &with_mend(&reason)) {
+        if self.give_up(host, gst::StreamError::Decode, &stall::with_mend(&reason)) {
             Ok(gst::FlowSuccess::Ok)
         } else {
             Err(gst::FlowError::Error)
@@ -436,18 +433,18 @@ impl Pad {
 
     /// Takes a sample of the appsink.
     fn take<H: Host>(&self, host: &H, sample: gst::Sample) -> Flow {
-        let mut samples = {
+        let samples = {
             let mut state = self.state();
-            state.held.push(sample);
+            state.preroll.push(sample);
             // What lies before the segment does not wait for the pipeline to play, and only then it is known what time it is.
             let plays = self.appsink.current_state() == gst::State::Playing;
-            if !plays && state.held.len() < MOST_HELD {
+            if !plays && !state.preroll.is_full() {
                 return Ok(gst::FlowSuccess::Ok);
             }
-            std::mem::take(&mut state.held)
+            state.preroll.take()
         };
         samples
-            .drain(needed_from(&samples)..)
+            .into_iter()
             .try_fold(gst::FlowSuccess::Ok, |_, sample| self.write(host, &sample))
     }
 
@@ -556,25 +553,6 @@ impl Pad {
     }
 }
 
-/// Where to begin with samples that came before the pipeline played: at the group of pictures of the first that is presented.
-fn needed_from(samples: &[gst::Sample]) -> usize {
-    let presented =
-        |sample: &gst::Sample| sample::running_time(sample).is_some_and(|time| time >= 0);
-    let Some(first) = samples.iter().position(presented) else {
-        return 0;
-    };
-    let is_key = |sample: &gst::Sample| {
-        let flags = sample.buffer().map(|buffer| buffer.flags());
-        flags.is_some_and(|flags| !flags.contains(gst::BufferFlags::DELTA_UNIT))
-    };
-    samples[..=first].iter().rposition(is_key).unwrap_or(0)
-}
-
-/// Says what helps against a stream that nothing can be made of.
-pub(super) fn with_mend(reason: &str) -> String {
-    format!("{reason}. Put a parser before the pad, or look at what comes into it")
-}
-
 fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>) -> gst::GhostPad {
     let (events, buffers, lists) = (weak.clone(), weak.clone(), weak.clone());
     gst::GhostPad::builder_from_template(template)
@@ -616,39 +594,4 @@ fn ghost_pad<H: Host>(template: &gst::PadTemplate, name: &str, weak: &Weak<Pad>)
             )
         })
         .build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_what_lies_before_the_segment_only_the_group_of_the_first_picture_is_needed() {
-        gst::init().unwrap();
-        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
-        segment.set_start(gst::ClockTime::from_seconds(10));
-        let samples = |frames: &[(u64, bool)]| -> Vec<_> {
-            let sample = |(seconds, is_key): &(u64, bool)| {
-                let mut buffer = gst::Buffer::new();
-                let fresh = buffer.get_mut().unwrap();
-                fresh.set_pts(gst::ClockTime::from_seconds(*seconds));
-                if !is_key {
-                    fresh.set_flags(gst::BufferFlags::DELTA_UNIT);
-                }
-                gst::Sample::builder()
-                    .buffer(&buffer)
-                    .segment(&segment)
-                    .build()
-            };
-            frames.iter().map(sample).collect()
-        };
-        let (key, delta) = (true, false);
-        let middle = [(7, key), (8, delta), (9, key), (9, delta), (10, delta)];
-        assert_eq!(needed_from(&samples(&middle)), 2);
-        assert_eq!(needed_from(&samples(&[(8, key), (9, delta), (10, key)])), 2);
-        assert_eq!(needed_from(&samples(&[(10, key)])), 0);
-        // Nothing is shown yet, or nothing to begin with is there.
-        assert_eq!(needed_from(&samples(&[(8, key), (9, delta)])), 0);
-        assert_eq!(needed_from(&samples(&[(9, delta), (10, delta)])), 0);
-    }
 }

@@ -34,6 +34,11 @@ impl Stall {
     }
 }
 
+/// Says what helps against a stream that nothing can be made of.
+pub(super) fn with_mend(reason: &str) -> String {
+    format!("{reason}. Put a parser before the pad, or look at what comes into it")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
