@@ -12,8 +12,6 @@ const URGENT: f64 = 0.75;
 pub(super) struct BitrateSteps {
     applied: u64,
     at: Duration,
-    /// What it was before the last change.
-    before: u64,
 }
 
 impl BitrateSteps {
@@ -22,16 +20,17 @@ impl BitrateSteps {
         Self {
             applied: bitrate,
             at: now,
-            before: bitrate,
         }
     }
 
-    /// The last change came to nothing.
-    pub(super) fn undo(&mut self) {
-        self.applied = self.before;
+    /// The bit rate that the encoder has.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
     }
 
     /// The bit rate to tell the encoder now, if it is another one and worth what the change costs.
+    ///
+    /// Where another encoder has to be opened for it, this one keeps what it has.
     pub(super) fn step(&mut self, change: RateChange, wanted: u64, now: Duration) -> Option<u64> {
         let share = wanted as f64 / self.applied.max(1) as f64;
         let (least, soonest, often) = match change {
@@ -44,7 +43,9 @@ impl BitrateSteps {
         if wanted == self.applied || (share - 1.0).abs() < least || !due {
             return None;
         }
-        self.before = std::mem::replace(&mut self.applied, wanted);
+        if change != RateChange::Rebuild {
+            self.applied = wanted;
+        }
         self.at = now;
         Some(wanted)
     }
@@ -63,6 +64,9 @@ mod tests {
             let now = Duration::from_millis(200 * tick);
             if let Some(bitrate) = steps.step(change, wanted as u64, now) {
                 (applied, count) = (bitrate, count + 1);
+                if change == RateChange::Rebuild {
+                    steps = BitrateSteps::new(bitrate, now);
+                }
             }
         }
         (applied, count)
@@ -104,15 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_came_to_nothing_is_tried_again_later() {
+    fn an_encoder_that_has_to_be_replaced_keeps_its_bit_rate_until_it_is() {
         let secs = Duration::from_secs;
         let mut steps = BitrateSteps::new(1_000_000, secs(0));
         let step =
             |steps: &mut BitrateSteps, at| steps.step(RateChange::Rebuild, 500_000, secs(at));
         assert_eq!(step(&mut steps, 3), Some(500_000));
-        assert_eq!(step(&mut steps, 6), None, "it has it");
-        steps.undo();
-        assert_eq!(step(&mut steps, 5), None, "not yet");
-        assert_eq!(step(&mut steps, 6), Some(500_000));
+        assert_eq!(steps.applied(), 1_000_000);
+        assert_eq!(step(&mut steps, 5), None, "it may be on its way");
+        assert_eq!(step(&mut steps, 6), Some(500_000), "it came to nothing");
     }
 }

@@ -210,8 +210,8 @@ impl Fanout {
             .partition(|rendition| {
                 goes_on && !rendition.has_failed() && names.contains(&rendition.spec.name)
             });
-        if !same_encoders {
-            for rendition in &mut kept {
+        for rendition in &mut kept {
+            if !same_encoders || rendition.is_stopped() {
                 rendition.set_candidates(config.candidates.clone());
             }
         }
@@ -385,30 +385,21 @@ impl Fanout {
     ) {
         for rendition in &mut state.renditions {
             rendition.track.moves.store(moves, Ordering::Relaxed);
-            let failure = match rendition.frame(caps, buffer, timestamp) {
-                Err(reason) => Some(PublishMediaError::Encoder {
-                    rendition: rendition.spec.name.clone(),
-                    reason,
-                }),
-                Ok(()) => rendition
-                    .track
-                    .failure()
-                    .map(|source| PublishMediaError::Track {
-                        rendition: rendition.spec.name.clone(),
-                        source,
-                    }),
-            };
-            if let Some(failure) = failure {
-                // Said once: a track that cannot be published stays so.
-                self.status.send_if_modified(|status| {
-                    let known = matches!(status, SourceStatus::Failed(_));
-                    if !known {
-                        *status = SourceStatus::Failed(failure);
-                    }
-                    !known
-                });
-            }
+            rendition.frame(caps, buffer, timestamp);
         }
+        let problem = state.renditions.iter().find_map(Rendition::problem);
+        self.status.send_if_modified(|status| {
+            let next = match (&*status, problem) {
+                (SourceStatus::Running, Some(problem)) => SourceStatus::Failed(problem),
+                // An encoder can be had again.
+                (SourceStatus::Failed(PublishMediaError::Encoder { .. }), None) => {
+                    SourceStatus::Running
+                }
+                _ => return false,
+            };
+            *status = next;
+            true
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     candidates::Candidates,
     opening::{OpenRequest, Opening},
     pipeline::{EncoderPipeline, RawFrame},
+    status::PublishMediaError,
     track::RenditionTrack,
     watchdog::Watchdog,
 };
@@ -57,8 +58,10 @@ pub(super) struct Rendition {
     idle: Option<Duration>,
     /// What the last encoder that failed said.
     failure: String,
-    /// No encoder is left.
-    failed: bool,
+    /// No encoder can be had for now.
+    stopped: bool,
+    /// Nothing comes of it any more, for this reason.
+    failed: Option<PublishMediaError>,
 }
 
 /// An encoder that works.
@@ -103,7 +106,8 @@ impl Rendition {
             enabled: true,
             idle: None,
             failure: String::new(),
-            failed: false,
+            stopped: false,
+            failed: None,
         }
     }
 
@@ -124,11 +128,30 @@ impl Rendition {
         self.candidates = Candidates::new(candidates);
         self.close();
         self.gate = Gate::default();
+        self.stopped = false;
     }
 
-    /// Whether no encoder is left that works. Its track is over then.
+    /// Whether nothing comes of it any more. Its track is over then.
     pub fn has_failed(&self) -> bool {
-        self.failed
+        self.failed.is_some() || self.track.failure().is_some()
+    }
+
+    /// Whether no encoder can be had for now.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Why nothing comes of it, for now or any more.
+    pub fn problem(&self) -> Option<PublishMediaError> {
+        let stopped = || self.stopped.then(|| self.encoder_error());
+        self.failed.clone().or_else(stopped)
+    }
+
+    fn encoder_error(&self) -> PublishMediaError {
+        PublishMediaError::Encoder {
+            rendition: self.spec.name.clone(),
+            reason: self.failure.clone(),
+        }
     }
 
     /// Whether frames are sent at all.
@@ -139,15 +162,17 @@ impl Rendition {
 
     /// Whether somebody watches it, so that it takes part of the bit rate.
     pub fn is_wanted(&self) -> bool {
-        !self.failed && self.enabled && self.track.is_watched()
+        !self.stopped && self.failed.is_none() && self.enabled && self.track.is_watched()
     }
 
     pub fn set_bitrate(&mut self, bitrate: u64) {
         self.bitrate = bitrate;
     }
 
+    /// The bit rate that the encoder has, or is to have where there is none.
     pub fn bitrate(&self) -> u64 {
-        self.bitrate
+        let active = self.active.as_ref();
+        active.map_or(self.bitrate, |active| active.steps.applied())
     }
 
     /// The element that encodes, if one does.
@@ -156,28 +181,38 @@ impl Rendition {
     }
 
     /// Takes a captured frame.
-    ///
-    /// # Errors
-    /// Once, when no encoder is left: what the last one said.
-    pub fn frame(
-        &mut self,
-        caps: &gst::Caps,
-        buffer: &gst::Buffer,
-        time: Duration,
-    ) -> Result<(), String> {
-        if self.failed {
-            return Ok(());
+    pub fn frame(&mut self, caps: &gst::Caps, buffer: &gst::Buffer, time: Duration) {
+        if self.failed.is_some() {
+            return;
         }
         if self.pacer.as_mut().is_some_and(|pacer| !pacer.keeps(time)) {
-            return Ok(());
+            return;
         }
-        self.take_opened(time)?;
+        if let Some(source) = self.track.failure() {
+            self.fail(PublishMediaError::Track {
+                rendition: self.spec.name.clone(),
+                source,
+            });
+            return;
+        }
+        self.take_opened(time);
         self.look_after(time);
+        let can_encode = self.active.is_some()
+            || self.opening.is_some()
+            || self.candidates.choose(time, None).is_some();
+        if !can_encode {
+            self.stopped = true;
+            if !self.track.is_described() {
+                // None has ever worked.
+                self.fail(self.encoder_error());
+                return;
+            }
+        }
         let step = self.gate.step(
             time,
             GateInput {
                 described: self.track.is_described(),
-                wanted: self.enabled && self.track.is_watched(),
+                wanted: can_encode && self.enabled && self.track.is_watched(),
                 group: self.track.group(),
                 viewers: self.track.viewers_joined(),
             },
@@ -191,7 +226,6 @@ impl Rendition {
                 if time.saturating_sub(since) >= IDLE {
                     self.close();
                 }
-                Ok(())
             }
             Step::Encode { keyframe } => {
                 self.idle = None;
@@ -200,12 +234,19 @@ impl Rendition {
                     buffer: buffer.clone(),
                     time,
                     keyframe,
-                })
+                });
             }
         }
     }
 
-    fn encode(&mut self, frame: RawFrame) -> Result<(), String> {
+    /// Nothing comes of it any more.
+    fn fail(&mut self, error: PublishMediaError) {
+        self.failed = Some(error);
+        self.close();
+        self.track.withdraw();
+    }
+
+    fn encode(&mut self, frame: RawFrame) {
         let now = frame.time;
         if self.active.is_some() {
             if let Some(next) = &mut self.next {
@@ -215,13 +256,11 @@ impl Rendition {
                 active.push(frame);
             }
             self.improve(now);
-            return Ok(());
+            return;
         }
         if self.opening.is_none() {
             let Some((candidate, factory)) = self.candidates.choose(now, None) else {
-                self.failed = true;
-                self.track.withdraw();
-                return Err(std::mem::take(&mut self.failure));
+                return;
             };
             let number = self.track.issue_number();
             self.track.begin_encoder(number);
@@ -230,7 +269,6 @@ impl Rendition {
         if let Some(opening) = &self.opening {
             opening.push(frame);
         }
-        Ok(())
     }
 
     /// Tells the encoder its bit rate, replaces it where it cannot be told, and opens a better one.
@@ -283,12 +321,12 @@ impl Rendition {
     }
 
     /// Takes the encoder that was opened; the next one where it was not.
-    fn take_opened(&mut self, now: Duration) -> Result<(), String> {
+    fn take_opened(&mut self, now: Duration) {
         let Some(opening) = &self.opening else {
-            return Ok(());
+            return;
         };
         let Some((result, waiting)) = opening.result() else {
-            return Ok(());
+            return;
         };
         let (candidate, bitrate) = (opening.candidate, opening.bitrate);
         self.opening = None;
@@ -305,7 +343,6 @@ impl Rendition {
                 } else {
                     self.active = Some(opened);
                 }
-                Ok(())
             }
             Err(error) => {
                 tracing::info!(
@@ -315,8 +352,10 @@ impl Rendition {
                     "the encoder does not start; the next one is tried"
                 );
                 self.failure = error;
-                self.give_up(candidate, now);
-                waiting.into_iter().try_for_each(|frame| self.encode(frame))
+                self.candidates.failed(candidate, now);
+                for frame in waiting {
+                    self.encode(frame);
+                }
             }
         }
     }
@@ -326,7 +365,7 @@ impl Rendition {
         if let Some(next) = self.next.take() {
             if let Some(failure) = next.encoder.failure() {
                 tracing::info!(track = self.track.name(), failure, "no better encoder");
-                self.give_up(next.candidate, now);
+                self.candidates.failed(next.candidate, now);
                 self.close_encoder(Some(next), None);
             } else if next.encoder.produced() > 0 {
                 // Its key frame is that which the gate asks for now; the one before has got all frames until here.
@@ -350,6 +389,9 @@ impl Rendition {
             return;
         };
         let produced = active.encoder.produced();
+        if produced > 0 {
+            self.stopped = false;
+        }
         if let Some(failure) = active.encoder.failure() {
             tracing::warn!(
                 track = self.track.name(),
@@ -366,14 +408,6 @@ impl Rendition {
             self.track.set_discontinuity();
         } else if produced >= SOUND {
             self.candidates.worked(active.candidate);
-        }
-    }
-
-    /// An encoder is left alone for a while. The one in use goes on as it was.
-    fn give_up(&mut self, candidate: usize, now: Duration) {
-        self.candidates.failed(candidate, now);
-        if let Some(active) = &mut self.active {
-            active.steps.undo();
         }
     }
 

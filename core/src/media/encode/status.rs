@@ -88,7 +88,7 @@ pub struct RenditionInfo {
     pub encoder: Option<String>,
     /// What its preset asks for, bits a second.
     pub nominal: u64,
-    /// What the encoder is told, bits a second.
+    /// What the encoder has been told, bits a second; what the next is to be told, where none is at work.
     pub bitrate: u64,
     /// Whether anybody watches it.
     pub watched: bool,
