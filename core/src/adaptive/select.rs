@@ -246,9 +246,10 @@ impl Selector {
         };
         let smaller = |rung: &&Rung| !overload.includes(rung);
         let waits = |rung: &&Rung| self.waits(rung, now, &Measured::default());
-        let lower = ladder[..index].iter().filter(smaller);
+        let mut lower = ladder[..index].iter().rev().filter(smaller);
         // One that failed lately rather than none.
-        let lower = lower.clone().rfind(|rung| !waits(rung)).or(lower.last())?;
+        let highest = lower.clone().next();
+        let lower = lower.find(|rung| !waits(rung)).or(highest)?;
         let lower = lower.name.clone();
         self.overload = Some(overload);
         self.ramping = false;
