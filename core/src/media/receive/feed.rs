@@ -23,6 +23,10 @@ const MAX_QUEUED_BYTES: u64 = 64 << 20;
 /// A decoder that has more than this before it, and whose next frame is as much too late, is too slow for the stream.
 const BEHIND: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
+/// Frames that wait in the queue for less than this came late themselves: what fills the queue is the network, which
+/// delivers in a burst what it has held up.
+const WAITING: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+
 /// However short the latency, packets overtake each other by as much: the least age at which a group is skipped.
 pub const MIN_AGE: Duration = Duration::from_millis(50);
 
@@ -208,6 +212,7 @@ impl Feed {
             jumps: None,
             needs_key: self.video,
             dropped: false,
+            residence: Residence::default(),
             backlog: self.hides_backlog.then_some(Backlog::default()),
             rhythm: Rhythm::default(),
         };
@@ -237,7 +242,12 @@ impl Feed {
         }
     }
 
-    /// Whether the pipeline cannot follow.
+    /// The timestamp of the frame that leaves the queue next, where `pts` is that of the frame that comes into it.
+    fn head(&self, pts: gst::ClockTime) -> gst::ClockTime {
+        pts.saturating_sub(self.appsrc.current_level_time())
+    }
+
+    /// Whether more waits than is of use.
     fn overrun(&self, now: Option<gst::ClockTime>, pts: gst::ClockTime) -> bool {
         if self.appsrc.current_level_bytes() > MAX_QUEUED_BYTES {
             return true;
@@ -247,9 +257,43 @@ impl Feed {
             return false;
         };
         let queued = self.appsrc.current_level_time();
-        let next = pts.saturating_sub(queued);
-        let useful = next.saturating_add(gst::ClockTime::from_nseconds(latency));
+        let useful = self
+            .head(pts)
+            .saturating_add(gst::ClockTime::from_nseconds(latency));
         queued > BEHIND && now > useful.saturating_add(BEHIND)
+    }
+}
+
+/// For how long frames wait in the queue before the pipeline, measured on one at a time.
+#[derive(Debug, Default)]
+struct Residence {
+    /// The timestamp of the frame that is followed, and when it was pushed.
+    followed: Option<(gst::ClockTime, gst::ClockTime)>,
+    /// How long the last one waited, or this one has by now.
+    last: gst::ClockTime,
+}
+
+impl Residence {
+    fn pushed(&mut self, pts: gst::ClockTime, now: gst::ClockTime) {
+        self.followed.get_or_insert((pts, now));
+    }
+
+    /// `head` is the timestamp of the frame that leaves the queue next.
+    fn update(&mut self, head: gst::ClockTime, now: gst::ClockTime) {
+        let Some((pts, pushed)) = self.followed else {
+            return;
+        };
+        let waited = now.saturating_sub(pushed);
+        if head > pts {
+            self.followed = None;
+            self.last = waited;
+        } else {
+            self.last = self.last.max(waited);
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.last >= WAITING
     }
 }
 
@@ -268,6 +312,7 @@ struct Stamper<'a> {
     needs_key: bool,
     /// Whether frames were left out for a pipeline that is too slow, since that was asked last.
     dropped: bool,
+    residence: Residence,
     /// What is too late at the beginning; `None` once frames are in time.
     backlog: Option<Backlog>,
     /// When the next sound is due.
@@ -385,7 +430,11 @@ impl Stamper<'_> {
         }
         let on_time = self.clock.map(frame.timestamp);
         let mapped = u64::try_from(on_time).map(gst::ClockTime::from_nseconds);
-        if feed.overrun(now, mapped.unwrap_or_default()) {
+        let incoming = mapped.unwrap_or_default();
+        if let Some(now) = now {
+            self.residence.update(feed.head(incoming), now);
+        }
+        if feed.overrun(now, incoming) {
             self.overrun();
             return Ok(());
         }
@@ -400,6 +449,12 @@ impl Stamper<'_> {
         };
         let jumps = self.clock.jumps();
         let jumped = self.jumps.replace(jumps) != Some(jumps);
+        if jumped {
+            self.residence = Residence::default();
+        }
+        if let Some(now) = now {
+            self.residence.pushed(pts, now);
+        }
         self.needs_key = false;
         if frame.keyframe
             && let Some(caps) = feed.next_caps().take()
@@ -437,7 +492,7 @@ impl Stamper<'_> {
                 element = %self.feed.appsrc.name(),
                 "downstream is too slow: frames are dropped"
             );
-            self.dropped = true;
+            self.dropped = self.residence.is_long();
         }
         self.needs_key = true;
         self.jumps = None;

@@ -284,3 +284,24 @@ async fn a_pipeline_that_is_too_slow_is_told_to_the_source() {
     assert!(buffers.len() < 300);
     assert!((1..=5).contains(&overruns), "{overruns}");
 }
+
+#[test]
+fn what_the_network_held_up_is_not_blamed_on_the_pipeline() {
+    let ms = gst::ClockTime::from_mseconds;
+    // Three seconds of pictures come at once, two seconds late, and leave within a moment.
+    let mut residence = Residence::default();
+    for n in 0..90 {
+        let (pts, now) = (ms(n * 33), ms(5000 + n / 3));
+        residence.update(ms(n.saturating_sub(60) * 33), now);
+        residence.pushed(pts, now);
+    }
+    assert!(!residence.is_long());
+    // They come as they should, and every third waits for the one before it.
+    let mut residence = Residence::default();
+    for n in 0..150 {
+        let (pts, now) = (ms(n * 33), ms(n * 33));
+        residence.update(ms(n * 2 / 3 * 33), now);
+        residence.pushed(pts, now);
+    }
+    assert!(residence.is_long());
+}
