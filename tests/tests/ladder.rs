@@ -29,7 +29,7 @@ const DELAY: Duration = Duration::from_millis(20);
 
 /// When the viewer has to have come down, and when it has to be up again after the link is well.
 const DOWN: Duration = Duration::from_secs(15);
-const UP: Duration = Duration::from_secs(30);
+const UP: Duration = Duration::from_secs(45);
 
 /// A stretch of media that is judged.
 const WINDOW: Duration = Duration::from_secs(3);
