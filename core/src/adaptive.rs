@@ -24,7 +24,7 @@
 
 mod arrival;
 mod attempt;
-mod backoff;
+mod cooldown;
 mod encoder;
 mod handover;
 mod interface;

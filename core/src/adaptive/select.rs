@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    backoff::Backoff,
+    cooldown::Cooldown,
     meter::DownloadReport,
     quality::{Quality, Rung, sort},
 };
@@ -116,7 +116,7 @@ pub struct Selector {
     troubled: u32,
     quiet_since: Duration,
     ramping: bool,
-    backoffs: HashMap<String, Backoff>,
+    cooldowns: HashMap<String, Cooldown>,
     /// What is too much for the decoder.
     overload: Option<Overload>,
     /// The bitrate of each rendition of late, as its timestamps say, while it got through.
@@ -173,7 +173,7 @@ impl Selector {
             troubled: 0,
             quiet_since: Duration::ZERO,
             ramping: true,
-            backoffs: HashMap::new(),
+            cooldowns: HashMap::new(),
             overload: None,
             measured: HashMap::new(),
         }
@@ -189,7 +189,7 @@ impl Selector {
         sort(&mut rungs);
         let known = |name: &String| rungs.iter().any(|rung| rung.name == *name);
         self.measured.retain(|name, _| known(name));
-        self.backoffs.retain(|name, _| known(name));
+        self.cooldowns.retain(|name, _| known(name));
         self.rungs = rungs;
     }
 
@@ -508,18 +508,18 @@ impl Selector {
             *measured += (bitrate as f64 - *measured) * SMOOTHING;
         }
         for rung in &ladder[..=index] {
-            if let Some(backoff) = self.backoffs.get(&rung.name)
-                && backoff.is_forgiven(now, held)
+            if let Some(cooldown) = self.cooldowns.get(&rung.name)
+                && cooldown.is_forgiven(now, held)
             {
-                self.backoffs.remove(&rung.name);
+                self.cooldowns.remove(&rung.name);
             }
         }
     }
 
     fn fail(&mut self, name: &str, now: Duration, first: Option<Duration>) {
-        let before = self.backoffs.get(name).copied();
-        let failed = Backoff::failed(before, now, first);
-        self.backoffs.insert(name.to_owned(), failed);
+        let before = self.cooldowns.get(name).copied();
+        let failed = Cooldown::failed(before, now, first);
+        self.cooldowns.insert(name.to_owned(), failed);
     }
 
     /// Whether a rendition may be tried.
@@ -532,9 +532,9 @@ impl Selector {
 
     /// Whether it is too soon after a rendition failed.
     fn waits(&self, rung: &Rung, now: Duration, measured: &Measured<'_>) -> bool {
-        self.backoffs
+        self.cooldowns
             .get(&rung.name)
-            .is_some_and(|backoff| !backoff.is_over(now, self.is_roomy(rung, measured)))
+            .is_some_and(|cooldown| !cooldown.is_over(now, self.is_roomy(rung, measured)))
     }
 }
 

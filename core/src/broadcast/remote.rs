@@ -282,8 +282,8 @@ impl CatalogWatch {
             })
     }
 
-    /// When the broadcast's timestamps were zero, if the catalog says so.
-    pub fn zero(catalog: &Catalog) -> Option<SystemTime> {
+    /// The wall-clock time of the broadcast's timestamp zero, if the catalog says so.
+    pub fn epoch(catalog: &Catalog) -> Option<SystemTime> {
         catalog
             .clock
             .and_then(|clock| clock.wall_clock(moq_lite::Timestamp::ZERO).ok())

@@ -154,7 +154,7 @@ impl<O: Observer> Follower<O> {
         let Some(catalog) = &self.catalog else {
             return Ok(());
         };
-        let zero = CatalogWatch::zero(catalog);
+        let epoch = CatalogWatch::epoch(catalog);
         let mut playable = Playable::of(catalog);
         let (wanted, too_many) = limited(std::mem::take(&mut playable.renditions));
         let warnings = warnings(&playable, too_many);
@@ -186,7 +186,7 @@ impl<O: Observer> Follower<O> {
         self.retries
             .retain(|pad, _| tracks.iter().any(|track| track.ghost.name() == *pad));
         for track in tracks {
-            self.start(track, zero, Duration::ZERO);
+            self.start(track, epoch, Duration::ZERO);
         }
         Ok(())
     }
@@ -202,11 +202,11 @@ impl<O: Observer> Follower<O> {
     }
 
     /// Begins to read a track after a `delay`, unless it is read already.
-    fn start(&mut self, track: Arc<Track>, zero: Option<std::time::SystemTime>, delay: Duration) {
+    fn start(&mut self, track: Arc<Track>, epoch: Option<std::time::SystemTime>, delay: Duration) {
         let mut reading = Reading {
             broadcast: self.broadcast.clone(),
             clock: self.run.clock.clone(),
-            zero,
+            epoch,
             max_age: self.run.max_age.clone(),
             playing: self.run.playing.clone(),
             state: self.state.subscribe(),
@@ -268,8 +268,8 @@ impl<O: Observer> Follower<O> {
     }
 
     fn start_after(&mut self, track: Arc<Track>, wait: Duration) {
-        let zero = self.catalog.as_ref().and_then(CatalogWatch::zero);
-        self.start(track, zero, wait);
+        let epoch = self.catalog.as_ref().and_then(CatalogWatch::epoch);
+        self.start(track, epoch, wait);
     }
 }
 

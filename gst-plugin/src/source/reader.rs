@@ -72,8 +72,8 @@ pub(super) enum BroadcastState {
 pub(super) struct Reading {
     pub(super) broadcast: RemoteBroadcast,
     pub(super) clock: PlayoutClock,
-    /// When the broadcast's timestamps were zero.
-    pub(super) zero: Option<SystemTime>,
+    /// The wall-clock time of the broadcast's timestamp zero.
+    pub(super) epoch: Option<SystemTime>,
     /// How far a group may fall behind before it is skipped.
     pub(super) max_age: watch::Receiver<Duration>,
     pub(super) playing: watch::Receiver<bool>,
@@ -126,7 +126,7 @@ impl Reading {
                 Err(end) => return end,
             };
             let feed = track.feed();
-            let feed = feed.run(&mut source, &self.clock, self.zero, &running_time);
+            let feed = feed.run(&mut source, &self.clock, self.epoch, &running_time);
             let end = tokio::select! {
                 end = feed => end,
                 _ = self.playing.wait_for(|playing| !*playing) => continue,

@@ -165,7 +165,7 @@ async fn run(
             }
         }
     };
-    let zero = reader.zero();
+    let epoch = reader.epoch();
     let (feed, reports) = branch.parts();
     let now = || player.running_time();
     let decoder = |reason: &str| {
@@ -175,7 +175,7 @@ async fn run(
         })
     };
     tokio::select! {
-        end = feed.run(reader, &player.clock, zero, &now) => match end {
+        end = feed.run(reader, &player.clock, epoch, &now) => match end {
             FeedEnd::Finished => Outcome::Finished,
             FeedEnd::Lost(error) => Outcome::Lost(error.into()),
             FeedEnd::Downstream => decoder("it takes no more"),

@@ -192,21 +192,21 @@ impl Feed {
 
     /// Reads `source` and pushes what it gives, beginning with a key frame. Pushes no end of stream.
     ///
-    /// Each call is a subscription of its own to `clock`. `zero` is when the broadcast's timestamps were zero; `running_time` gives the pipeline's, or none while it has no
-    /// clock, in which time frames are lost. Cancel safe: what was read was pushed, or is left out by the next call,
-    /// which begins with a key frame again.
+    /// Each call is a subscription of its own to `clock`. `epoch` is the wall-clock time of the broadcast's timestamp zero;
+    /// `running_time` gives the pipeline's, or none while it has no clock, in which time frames are lost. Cancel safe: what
+    /// was read was pushed, or is left out by the next call, which begins with a key frame again.
     pub async fn run<S: FrameSource>(
         &self,
         source: &mut S,
         clock: &PlayoutClock,
-        zero: Option<SystemTime>,
+        epoch: Option<SystemTime>,
         running_time: &impl Fn() -> Option<gst::ClockTime>,
     ) -> FeedEnd<S::Error> {
         let mut stamper = Stamper {
             feed: self,
             clock,
             track: clock.subscription(),
-            zero,
+            epoch,
             held: Vec::new(),
             untimed_caps: None,
             jumps: None,
@@ -302,7 +302,7 @@ struct Stamper<'a> {
     feed: &'a Feed,
     clock: &'a PlayoutClock,
     track: ClockedTrack,
-    zero: Option<SystemTime>,
+    epoch: Option<SystemTime>,
     /// Frames that wait for the clock to be recovered.
     held: Vec<FeedFrame>,
     /// Caps that came with a frame that could not be timed: they hold for what follows.
@@ -475,7 +475,9 @@ impl Stamper<'_> {
         }
         let size = frame.payload.len() as u64;
         let discont = jumped || frame.discontinuity;
-        let captured = self.zero.and_then(|zero| zero.checked_add(frame.timestamp));
+        let captured = self
+            .epoch
+            .and_then(|epoch| epoch.checked_add(frame.timestamp));
         let buffer = buffer(frame, pts, decode_only, discont, captured);
         feed.appsrc.push_buffer(buffer)?;
         feed.discontinuities

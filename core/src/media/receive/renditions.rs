@@ -56,8 +56,8 @@ pub(in crate::media) struct RenditionReader {
     history: Arc<RenditionHistory>,
     /// The rendition that the next frame to be shown begins.
     begins: Option<Arc<Rendition>>,
-    /// When the broadcast's timestamps were zero.
-    zero: Option<SystemTime>,
+    /// The wall-clock time of the broadcast's timestamp zero.
+    epoch: Option<SystemTime>,
     /// What the decoder is set up for.
     caps: Option<gst::Caps>,
     /// The first frame, or the first of another codec.
@@ -72,14 +72,14 @@ impl RenditionReader {
         history: Arc<RenditionHistory>,
     ) -> Result<Option<Self>, RenditionError> {
         let mut catalog = broadcast.catalog().await.map_err(RenditionError::Catalog)?;
-        let zero = loop {
+        let epoch = loop {
             let next = catalog.next().await.map_err(RenditionError::Catalog)?;
             let Some(catalog) = next else {
                 return Ok(None);
             };
-            let zero = CatalogWatch::zero(&catalog);
+            let epoch = CatalogWatch::epoch(&catalog);
             if config.any_decodable(catalog).await? {
-                break zero;
+                break epoch;
             }
         };
         let reader = broadcast
@@ -90,7 +90,7 @@ impl RenditionReader {
             reader,
             history,
             begins: None,
-            zero,
+            epoch,
             caps: None,
             first: None,
         }))
@@ -100,9 +100,9 @@ impl RenditionReader {
         self.reader.control()
     }
 
-    /// When the broadcast's timestamps were zero.
-    pub(in crate::media) fn zero(&self) -> Option<SystemTime> {
-        self.zero
+    /// The wall-clock time of the broadcast's timestamp zero.
+    pub(in crate::media) fn epoch(&self) -> Option<SystemTime> {
+        self.epoch
     }
 
     /// What a decoder is to be set up for now; `None` when there is nothing more to come.
@@ -139,7 +139,9 @@ impl RenditionReader {
         if !next.decode_only
             && let Some(rendition) = self.begins.take()
         {
-            let captured = self.zero.and_then(|z| z.checked_add(next.frame.timestamp));
+            let captured = self
+                .epoch
+                .and_then(|epoch| epoch.checked_add(next.frame.timestamp));
             self.history.begins(captured, rendition);
         }
         Ok(Some(FeedFrame {

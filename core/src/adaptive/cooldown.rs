@@ -10,14 +10,14 @@ const HELD: Duration = Duration::from_secs(15);
 /// Where the peer says that there is plenty of room, a shorter wait will do, of this at least.
 const ROOMY: Duration = Duration::from_secs(4);
 
-/// The failures of one rendition: each makes it wait twice as long. Time is passed in.
+/// How long one rendition is left alone after its failures: each makes it wait twice as long. Time is passed in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
+pub(super) struct Cooldown {
     since: Duration,
     wait: Duration,
 }
 
-impl Backoff {
+impl Cooldown {
     /// It failed, after what is known of it; `first` is what it waits at least, by default four seconds.
     pub fn failed(before: Option<Self>, now: Duration, first: Option<Duration>) -> Self {
         let first = first.unwrap_or(FIRST);
@@ -52,25 +52,25 @@ mod tests {
 
     #[test]
     fn each_failure_doubles_the_wait_up_to_a_minute() {
-        let mut backoff = None;
+        let mut cooldown = None;
         let mut waits = Vec::new();
         for _ in 0..6 {
-            let failed = Backoff::failed(backoff, secs(100), None);
+            let failed = Cooldown::failed(cooldown, secs(100), None);
             let wait = (0..).find(|wait| failed.is_over(secs(100 + wait), false));
             waits.push(wait.unwrap());
-            backoff = Some(failed);
+            cooldown = Some(failed);
         }
         assert_eq!(waits, [4, 8, 16, 32, 60, 60]);
-        assert!(!backoff.unwrap().is_over(secs(114), true));
-        assert!(backoff.unwrap().is_over(secs(115), true), "a quarter");
+        assert!(!cooldown.unwrap().is_over(secs(114), true));
+        assert!(cooldown.unwrap().is_over(secs(115), true), "a quarter");
     }
 
     #[test]
     fn a_rendition_that_held_is_forgiven() {
-        let once = Backoff::failed(None, secs(0), None);
+        let once = Cooldown::failed(None, secs(0), None);
         assert!(!once.is_forgiven(secs(30), secs(14)));
         assert!(once.is_forgiven(secs(30), secs(15)));
-        let twice = Backoff::failed(Some(once), secs(0), None);
+        let twice = Cooldown::failed(Some(once), secs(0), None);
         assert!(!twice.is_forgiven(secs(30), secs(15)));
         assert!(twice.is_forgiven(secs(30), secs(16)));
         assert!(!twice.is_forgiven(secs(10), secs(100)), "it failed since");
