@@ -342,7 +342,10 @@ impl Selector {
     ) -> Option<Decision> {
         let fixed = self.quality.fixed(ladder);
         let wanted = ladder.iter().find(|rung| rung.name == attempt.to);
-        let unwanted = fixed.is_some_and(|index| ladder[index].name != attempt.to);
+        // Another one stands in for what the program chose while that has to wait.
+        let unwanted = fixed.is_some_and(|index| {
+            ladder[index].name != attempt.to && !self.waits(&ladder[index], now, measured)
+        });
         let Some(wanted) = wanted.filter(|_| !unwanted) else {
             self.attempt = None;
             return Some(Decision::Abandon);

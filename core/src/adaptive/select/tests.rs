@@ -353,6 +353,19 @@ fn the_program_changes_its_mind_while_a_switch_is_under_way() {
 }
 
 #[test]
+fn while_the_chosen_one_has_to_wait_another_is_opened_and_not_given_up_at_once() {
+    let mut rig = Rig::new(Quality::Highest, ladder());
+    rig.settle_on("high");
+    rig.selector.lost(rig.now);
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("low".into())));
+    assert_eq!(rig.decide(&fine(0)), None);
+    // The chosen one may be tried again after half a second.
+    rig.now += FIRST_RETRY;
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Abandon));
+    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("high".into())));
+}
+
+#[test]
 fn automatic_with_a_limit_stays_below_it() {
     let mut rig = Rig::new(Quality::AutoUpTo(400), ladder());
     let switches = rig.run(Duration::from_secs(60), |_| fine(500_000));
