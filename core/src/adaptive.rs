@@ -13,7 +13,7 @@
 //!   picture, until it shows that the network carries the new one, if not both: then the new one is served first, from its
 //!   next key frame on. While it falls, the old one has the lower priority. Both together are received for a few seconds at
 //!   most: then the switch is given up, and counts as a failure.
-//! * The readers of one broadcast know of each other: what the peer can deliver is for all of them, and one at a time
+//! * The readers on one session know of each other: what the peer can deliver is for all of them, and one at a time
 //!   tries a better rendition.
 //!
 //! **A publisher** gives [`EncoderRate`] the signals of a connection and sets its encoder to what comes out.

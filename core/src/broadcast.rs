@@ -23,7 +23,7 @@ pub use hang::catalog::{
     AAC, AV1, AudioCodec, AudioConfig, Catalog, Container, H264, H265, VP9, VideoCodec, VideoConfig,
 };
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
-pub(crate) use readers::ReaderShare;
+pub(crate) use readers::{ReaderShare, Readers};
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,

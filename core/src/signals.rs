@@ -15,7 +15,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug_span};
 
-use crate::transport::{PathInfo, PathKind};
+use crate::{
+    broadcast::Readers,
+    transport::{PathInfo, PathKind},
+};
 
 /// How often signals and statistics are taken.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -43,6 +46,12 @@ pub struct NetworkSignals {
     /// [`spawn_signal_producer`], which knows of QUIC alone. An idle path is not explored: the figure may lie far below
     /// what there is.
     pub download_bandwidth: Option<u64>,
+    /// How much later than at best what the peer sends arrives, by the timestamps of the media that is read of it: a queue
+    /// on the way down. A rise of [`rtt`](Self::rtt) that this explains is none of the way up.
+    ///
+    /// Zero where no [`AdaptiveReader`](crate::AdaptiveReader) reads what the peer sends, and from
+    /// [`spawn_signal_producer`].
+    pub download_delay: Duration,
     /// What was received in the interval, bits per second.
     pub receive_rate: u64,
     /// What was sent in the interval, bits per second, with all that QUIC adds and sends again.
@@ -76,19 +85,33 @@ pub struct Sample {
     pub path: PathInfo,
     /// What the peer says that it can send, bits per second.
     pub download_bandwidth: Option<u64>,
+    /// How much later than at best what the peer sends arrives.
+    pub download_delay: Duration,
     /// Bytes received on all paths.
     pub received_bytes: u64,
     /// Bytes sent on all paths.
     pub sent_bytes: u64,
 }
 
+/// What the layers above QUIC know of the way down.
+#[derive(Default)]
+struct Download {
+    /// What the peer says that it can send.
+    rate: Option<bandwidth::Consumer>,
+    /// Who reads what it sends.
+    readers: Readers,
+}
+
 impl Sample {
-    fn of(connection: &Connection, download: Option<&bandwidth::Consumer>, at: Duration) -> Self {
+    fn of(connection: &Connection, download: &Download, at: Duration) -> Self {
         let stats = connection.stats();
+        let rate = download.rate.as_ref();
+        let delay = download.readers.download_delay(std::time::Instant::now());
         Self {
             at,
             path: PathInfo::of(connection),
-            download_bandwidth: download.and_then(|rate| Some(rate.peek()?.as_bps())),
+            download_bandwidth: rate.and_then(|rate| Some(rate.peek()?.as_bps())),
+            download_delay: delay.unwrap_or_default(),
             received_bytes: stats.udp_rx.bytes,
             sent_bytes: stats.udp_tx.bytes,
         }
@@ -103,6 +126,7 @@ impl SignalMeter {
             rtt: path.rtt,
             available_bandwidth: path.rate.unwrap_or_else(|| window_rate(path)),
             download_bandwidth: sample.download_bandwidth,
+            download_delay: sample.download_delay,
             path: path.kind,
             ..NetworkSignals::default()
         };
@@ -177,7 +201,7 @@ pub fn spawn_signal_producer(
     connection: &Connection,
     shutdown: CancellationToken,
 ) -> watch::Receiver<NetworkSignals> {
-    let sampler = Sampler::new(connection, None);
+    let sampler = Sampler::new(connection, Download::default());
     let (sender, receiver) = watch::channel(sampler.signals);
     sampler.spawn(shutdown, move |_, signals| {
         sender.send_replace(signals);
@@ -196,10 +220,11 @@ impl Sampled {
     /// Begins to measure, until the session ends.
     pub(crate) fn spawn(
         connection: &Connection,
-        download: Option<bandwidth::Consumer>,
+        rate: Option<bandwidth::Consumer>,
+        readers: Readers,
         ended: CancellationToken,
     ) -> Self {
-        let sampler = Sampler::new(connection, download);
+        let sampler = Sampler::new(connection, Download { rate, readers });
         let (sender, signals) = watch::channel(sampler.signals);
         let stats = NetStats::new();
         stats.record(&sampler.first, sampler.signals);
@@ -272,7 +297,7 @@ pub fn spawn_stats_recorder(
     net_stats: NetStats,
     shutdown: CancellationToken,
 ) {
-    let sampler = Sampler::new(connection, None);
+    let sampler = Sampler::new(connection, Download::default());
     net_stats.record(&sampler.first, sampler.signals);
     sampler.spawn(shutdown, move |sample, signals| {
         net_stats.record(sample, signals);
@@ -283,7 +308,7 @@ pub fn spawn_stats_recorder(
 /// connection that carries nothing.
 struct Sampler {
     connection: WeakConnectionHandle,
-    download: Option<bandwidth::Consumer>,
+    download: Download,
     meter: SignalMeter,
     begun: Instant,
     first: Sample,
@@ -292,9 +317,9 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(connection: &Connection, download: Option<bandwidth::Consumer>) -> Self {
+    fn new(connection: &Connection, download: Download) -> Self {
         let mut meter = SignalMeter::default();
-        let first = Sample::of(connection, download.as_ref(), Duration::ZERO);
+        let first = Sample::of(connection, &download, Duration::ZERO);
         Self {
             signals: meter.sample(first.clone()),
             first,
@@ -328,7 +353,7 @@ impl Sampler {
                 if connection.close_reason().is_some() {
                     return;
                 }
-                let sample = Sample::of(&connection, self.download.as_ref(), self.begun.elapsed());
+                let sample = Sample::of(&connection, &self.download, self.begun.elapsed());
                 drop(connection);
                 let signals = self.meter.sample(sample.clone());
                 take(&sample, signals);
@@ -355,6 +380,7 @@ mod tests {
             at: Duration::from_millis(ms),
             path,
             download_bandwidth: None,
+            download_delay: Duration::ZERO,
             received_bytes: received,
             sent_bytes: received / 2,
         }

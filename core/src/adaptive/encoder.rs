@@ -18,7 +18,8 @@ const OTHER_TRAFFIC: f64 = 0.5;
 /// What is looked at is that of this time: a key frame makes a queue for a moment, and two lost of ten packets tell
 /// nothing.
 const WINDOW: Duration = Duration::from_secs(1);
-/// When the round trip takes longer than the shortest by this, and by a quarter of it, there is a queue.
+/// When the round trip takes longer than the shortest by this, and by a quarter of it, and not because of the way down,
+/// there is a queue.
 const QUEUE: Duration = Duration::from_millis(30);
 /// A round trip that comes down to this share in the window is that of a queue that drains by itself.
 const FALLING: f64 = 0.9;
@@ -53,7 +54,8 @@ const PROVEN: Duration = Duration::from_secs(5);
 /// for the pictures alone. And it knows of no more than what was sent through it: it says that a link has become too
 /// thin; that a link has become wider, or how wide it is at first, it does not say to a sender that sends little (BBR's
 /// samples are then limited by the application, and a window that is not used does not grow). So an estimate only counts
-/// as a limit where loss, a queue in the path or one at the sender show that it is. And while nothing of the kind is seen,
+/// as a limit where loss, a queue in the path or one at the sender show that it is. A round trip that became longer on the
+/// way down, as [`NetworkSignals::download_delay`] tells, is no queue of the sender's. And while nothing of the kind is seen,
 /// more than it allows for is tried, a tenth more each second: after 2 s, and after twice as long each time that this
 /// filled the link, up to 16 s.
 ///
@@ -67,6 +69,8 @@ pub struct EncoderRate {
     /// What the inner machine counts its time from.
     epoch: Instant,
     shortest: WindowedMin,
+    /// The least delay on the way down, of the same time.
+    least_delay: WindowedMin,
     /// The signals since the bitrate was last lowered.
     recent: SlidingWindow<NetworkSignals>,
     /// What is sent besides what the encoder produces, bits per second.
@@ -94,6 +98,7 @@ impl EncoderRate {
             ceiling,
             epoch: Instant::now(),
             shortest: WindowedMin::new(RTT_WINDOW),
+            least_delay: WindowedMin::new(RTT_WINDOW),
             recent: SlidingWindow::new(WINDOW),
             other_traffic: 0.0,
             quiet_since: Duration::ZERO,
@@ -117,14 +122,19 @@ impl EncoderRate {
         produced: u64,
         now: Duration,
     ) -> Option<u64> {
-        let shortest = self.shortest.update(signals.rtt, now);
         self.recent.push(*signals, now);
+        let shortest = self.shortest.update(signals.rtt, now);
+        let least = self.least_delay.update(signals.download_delay, now);
+        let delays = self.recent.iter().map(|signals| signals.download_delay);
+        // The round trip is smoothed: it follows the delay late.
+        let down = delays.max().unwrap_or_default().saturating_sub(least);
+        let path = Path { shortest, down };
         if signals.available_bandwidth == 0 {
             return None;
         }
         let (estimate, produced) = (signals.available_bandwidth as f64, produced as f64);
         let before = self.target();
-        let link = self.link(signals, shortest, produced);
+        let link = self.link(signals, path, produced);
         if link == Link::Free && self.recent.whole().is_some() {
             let other_traffic = sent(&self.recent) - produced;
             self.other_traffic = other_traffic.clamp(0.0, estimate * OTHER_TRAFFIC);
@@ -142,14 +152,13 @@ impl EncoderRate {
         Some(target)
     }
 
-    fn link(&self, signals: &NetworkSignals, shortest: Duration, produced: f64) -> Link {
-        let queued = shortest + QUEUE.max(shortest / 4);
+    fn link(&self, signals: &NetworkSignals, path: Path, produced: f64) -> Link {
         let recent = &self.recent;
         let whole = recent.whole();
         if let Some((first, last, _)) = whole {
             let loss = recent.mean(|signals| signals.loss_rate);
-            let falls = last.rtt < first.rtt.mul_f64(FALLING);
-            if loss > LOSS || !falls && recent.iter().all(|signals| signals.rtt > queued) {
+            let falls = path.rtt(last) < path.rtt(first).mul_f64(FALLING);
+            if loss > LOSS || !falls && recent.iter().all(|signals| path.is_queued(signals)) {
                 return Link::Full;
             }
         }
@@ -158,7 +167,7 @@ impl EncoderRate {
             signals.available_bandwidth as f64,
         );
         let waiting = whole.is_some() && sent(recent) < produced * PASSING;
-        let trouble = signals.loss_rate > LOSS || signals.rtt > queued;
+        let trouble = signals.loss_rate > LOSS || path.is_queued(signals);
         if waiting || offered > most * BEYOND || offered > most && trouble {
             return Link::Strained;
         }
@@ -204,6 +213,28 @@ impl EncoderRate {
         }
         probe.stepped = now;
         more
+    }
+}
+
+/// What is known of the path.
+#[derive(Debug, Clone, Copy)]
+struct Path {
+    /// The shortest round trip of late.
+    shortest: Duration,
+    /// How much longer than at best the way down takes.
+    down: Duration,
+}
+
+impl Path {
+    /// The round trip without what the way down added to it.
+    fn rtt(&self, signals: &NetworkSignals) -> Duration {
+        // What is read may be late for other reasons as well, as the peer's own queue.
+        signals.rtt.saturating_sub(self.down).max(self.shortest)
+    }
+
+    /// Whether there is a queue on the way up.
+    fn is_queued(&self, signals: &NetworkSignals) -> bool {
+        self.rtt(signals) > self.shortest + QUEUE.max(self.shortest / 4)
     }
 }
 

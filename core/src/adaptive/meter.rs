@@ -30,6 +30,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// Lost packets make single frames late again and again: this share of them, in each of four slices of 500 ms.
 const UNSTEADY: f64 = 0.2;
 const UNSTEADY_SLICE: Duration = Duration::from_millis(500);
+/// The delay of the path is that of the frames of this time.
+const DELAY_WINDOW: Duration = Duration::from_millis(300);
 /// A timestamp this far from what the frames before let expect is of another timeline.
 const JUMP: i64 = 10_000_000_000;
 
@@ -426,6 +428,18 @@ impl DownloadMeter {
     /// The timestamp of the newest key frame.
     pub(super) fn last_key(&self) -> Option<Duration> {
         self.last_key.map(duration)
+    }
+
+    /// By how much the path takes longer than at best, now: the lateness of the middle one of the latest frames. One that
+    /// came for the second time says nothing of it. `None` when none comes.
+    pub(super) fn delay(&self, now: Duration) -> Option<Duration> {
+        let base = self.base_transit()?;
+        let transits = self.transits(now, DELAY_WINDOW, 0);
+        let mut late: Vec<_> = transits
+            .map(|transit| transit.least.saturating_sub(base))
+            .collect();
+        let middle = late.len() / 2;
+        (!late.is_empty()).then(|| duration(*late.select_nth_unstable(middle).1))
     }
 
     /// When a rendition of the same picture whose last key frame had the timestamp `last` could bring its next one, if

@@ -451,8 +451,10 @@ impl AdaptiveReader {
         let watched = self.current.as_ref().and_then(report);
         let next = self.attempt.as_mut().and_then(Attempt::receiving);
         let next = next.and_then(|next| report(next));
-        if let Some(report) = &watched {
+        if let (Some(report), Some(current)) = (&watched, &self.current) {
             self.share.set_rate(report.rate);
+            let delay = current.meter.delay(now);
+            self.share.set_delay(delay, (self.start + now).into_std());
         }
         let measured = Measured {
             watched: watched.as_ref(),

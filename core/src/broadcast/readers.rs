@@ -1,11 +1,15 @@
-//! What is received of a broadcast at the same time, so that those who choose how much know of each other.
+//! What is received on a session at the same time, so that those who choose how much know of each other.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-/// The readers of a broadcast that choose their renditions. Cheap to clone.
+/// What a reader says of the way down counts for so long: it says it several times a second while it reads.
+const CURRENT: Duration = Duration::from_secs(1);
+
+/// The readers on a session that choose their renditions. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readers(Arc<Mutex<State>>);
 
@@ -14,6 +18,8 @@ struct State {
     next: u64,
     /// What each receives, bits per second.
     rates: HashMap<u64, u64>,
+    /// How much later than at best the frames of each arrive, and when that was measured.
+    delays: HashMap<u64, (Instant, Duration)>,
     /// The one that is trying a better rendition.
     trying: Option<u64>,
 }
@@ -21,6 +27,17 @@ struct State {
 impl Readers {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How much longer than at best what the peer sends is under way, as far as anybody reads it.
+    ///
+    /// That of the reader whose frames are the least late: the path is the same for all, and what the others have to wait
+    /// for besides is the peer's encoder, or what the peer sends first.
+    pub fn download_delay(&self, now: Instant) -> Option<Duration> {
+        let state = self.state();
+        let delays = state.delays.values();
+        let current = delays.filter(|(at, _)| now.saturating_duration_since(*at) < CURRENT);
+        current.map(|(_, delay)| *delay).min()
     }
 
     /// One more of them.
@@ -49,6 +66,15 @@ impl ReaderShare {
         self.readers.state().rates.insert(self.id, rate);
     }
 
+    /// Its frames arrive so much later than at best; `None` where none arrives.
+    pub fn set_delay(&self, delay: Option<Duration>, now: Instant) {
+        let mut state = self.readers.state();
+        match delay {
+            Some(delay) => state.delays.insert(self.id, (now, delay)),
+            None => state.delays.remove(&self.id),
+        };
+    }
+
     /// What the others receive, bits per second.
     pub fn others(&self) -> u64 {
         let state = self.readers.state();
@@ -75,7 +101,9 @@ impl ReaderShare {
 impl Drop for ReaderShare {
     fn drop(&mut self) {
         self.set_trying(false);
-        self.readers.state().rates.remove(&self.id);
+        let mut state = self.readers.state();
+        state.rates.remove(&self.id);
+        state.delays.remove(&self.id);
     }
 }
 
@@ -97,5 +125,25 @@ mod tests {
         assert!(sound.is_taken(), "that is not its own to give up");
         drop(picture);
         assert_eq!((sound.is_taken(), sound.others()), (false, 0));
+    }
+
+    #[test]
+    fn the_delay_of_the_path_is_that_of_the_reader_that_waits_least() {
+        let readers = Readers::default();
+        let (picture, sound) = (readers.join(), readers.join());
+        let now = Instant::now();
+        assert_eq!(readers.download_delay(now), None);
+        picture.set_delay(Some(Duration::from_millis(300)), now);
+        sound.set_delay(Some(Duration::from_millis(80)), now);
+        assert_eq!(readers.download_delay(now), Some(Duration::from_millis(80)));
+        sound.set_delay(None, now);
+        assert_eq!(
+            readers.download_delay(now),
+            Some(Duration::from_millis(300))
+        );
+        assert_eq!(readers.download_delay(now + CURRENT), None, "long ago");
+        picture.set_delay(Some(Duration::ZERO), now + CURRENT);
+        drop(picture);
+        assert_eq!(readers.download_delay(now + CURRENT), None);
     }
 }

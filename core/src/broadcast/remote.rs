@@ -26,6 +26,7 @@ pub struct RemoteBroadcast {
     broadcast: broadcast::Consumer,
     /// What the peer says that it can deliver to us, where it says so.
     peer_rate: Option<bandwidth::Consumer>,
+    /// What else is read on the session.
     readers: Readers,
     /// Keeps the session that it comes on.
     lease: Option<Lease>,
@@ -130,6 +131,12 @@ impl RemoteBroadcast {
     /// The same, with what the peer says that it can deliver.
     pub(crate) fn with_peer_rate(mut self, peer_rate: Option<bandwidth::Consumer>) -> Self {
         self.peer_rate = peer_rate;
+        self
+    }
+
+    /// The same, among these readers.
+    pub(crate) fn with_readers(mut self, readers: Readers) -> Self {
+        self.readers = readers;
         self
     }
 

@@ -27,7 +27,7 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    broadcast::{Catalog, LocalBroadcast, RETENTION, RemoteBroadcast, StopReason, pool},
+    broadcast::{Catalog, LocalBroadcast, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
     lease::{Lease, Leases},
     signals::{NetStats, NetworkSignals, Sampled},
 };
@@ -60,6 +60,8 @@ struct Inner {
     local_end: OnceLock<Disconnect>,
     leases: Arc<Leases>,
     call: CallSlot,
+    /// What is read on it.
+    readers: Readers,
     sampled: OnceLock<Sampled>,
     span: Span,
 }
@@ -132,6 +134,7 @@ impl MoqSession {
             local_end: OnceLock::new(),
             leases,
             call: CallSlot::default(),
+            readers: Readers::default(),
             sampled: OnceLock::new(),
             span,
         };
@@ -213,6 +216,7 @@ impl MoqSession {
             Sampled::spawn(
                 &inner.connection,
                 inner.session.recv_bandwidth(),
+                inner.readers.clone(),
                 inner.ended.clone(),
             )
         })
@@ -315,6 +319,7 @@ impl MoqSession {
         match resolved {
             Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
                 .with_peer_rate(self.inner.session.recv_bandwidth())
+                .with_readers(self.inner.readers.clone())
                 .with_lease(self.lease.clone())),
             Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
             Err(_) => Err(BroadcastError::Session(self.disconnected().await)),

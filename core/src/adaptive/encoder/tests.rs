@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::adaptive::DownloadMeter;
 
 const TICK: Duration = Duration::from_millis(200);
 const RTT: Duration = Duration::from_millis(40);
@@ -17,6 +18,61 @@ struct Line {
     rate: EncoderRate,
     /// In the ticks of the last second.
     produced: VecDeque<u64>,
+    download: Download,
+}
+
+/// What the peer sends meanwhile: a megabit a second, of which a viewer here measures the arrivals.
+struct Download {
+    capacity: f64,
+    /// Bits.
+    queue: f64,
+    frames: u32,
+    /// Frames on their way, with the times of their arrivals.
+    flying: VecDeque<(Duration, Duration)>,
+    meter: DownloadMeter,
+    /// Whether anybody reads it.
+    is_read: bool,
+}
+
+impl Download {
+    const RATE: f64 = 1e6;
+    const FRAME: Duration = Duration::from_millis(20);
+
+    fn new() -> Self {
+        Self {
+            capacity: 10e6,
+            queue: 0.0,
+            frames: 0,
+            flying: VecDeque::new(),
+            meter: DownloadMeter::new(),
+            is_read: false,
+        }
+    }
+
+    fn waiting(&self) -> Duration {
+        Duration::from_secs_f64(self.queue / self.capacity)
+    }
+
+    /// Goes on until `now`; returns what the viewer knows of the delay.
+    fn run(&mut self, now: Duration) -> Duration {
+        while Self::FRAME * (self.frames + 1) <= now {
+            self.frames += 1;
+            let bits = (Self::RATE - self.capacity) * Self::FRAME.as_secs_f64();
+            self.queue = (self.queue + bits).max(0.0);
+            let captured = Self::FRAME * self.frames;
+            let arrival = captured + RTT / 2 + self.waiting();
+            let arrival = self
+                .flying
+                .back()
+                .map_or(arrival, |last| arrival.max(last.1));
+            self.flying.push_back((captured, arrival));
+        }
+        while let Some((captured, arrival)) = self.flying.pop_front_if(|(_, at)| *at <= now) {
+            self.meter.observe(captured, 2500, false, false, arrival);
+        }
+        let delay = self.meter.delay(now).filter(|_| self.is_read);
+        delay.unwrap_or_default()
+    }
 }
 
 impl Line {
@@ -29,6 +85,7 @@ impl Line {
             now: Duration::ZERO,
             rate: EncoderRate::new(100_000, 2_000_000),
             produced: VecDeque::new(),
+            download: Download::new(),
         }
     }
 
@@ -51,8 +108,15 @@ impl Line {
             };
             let waiting = Duration::from_secs_f64(self.queue / self.capacity);
             longest = longest.max(waiting);
+            let download_delay = self.download.run(self.now);
+            let queued = if self.path_queue {
+                waiting
+            } else {
+                Duration::ZERO
+            };
             let signals = NetworkSignals {
-                rtt: if self.path_queue { RTT + waiting } else { RTT },
+                rtt: RTT + queued + self.download.waiting(),
+                download_delay,
                 available_bandwidth: self.seen as u64,
                 send_rate: through as u64,
                 ..NetworkSignals::default()
@@ -216,4 +280,71 @@ fn a_longer_path_is_taken_as_it_is() {
         assert!(rate.target() > 800_000);
     }
     assert_eq!(rate.target(), 2_000_000);
+}
+
+/// Others use the way down for a second of every three.
+fn run_with_traffic_down(line: &mut Line, rounds: u32) -> Vec<u64> {
+    let mut targets = Vec::new();
+    for _ in 0..rounds {
+        line.download.capacity = 700e3;
+        targets.extend(line.run(Duration::from_millis(1200)).1);
+        line.download.capacity = 1.5e6;
+        targets.extend(line.run(Duration::from_millis(1800)).1);
+    }
+    targets
+}
+
+#[test]
+fn a_queue_on_the_way_down_lowers_nothing() {
+    for path_queue in [true, false] {
+        let mut line = Line::new(10e6, path_queue);
+        line.download.is_read = true;
+        line.run(Duration::from_secs(10));
+        let targets = run_with_traffic_down(&mut line, 20);
+        assert!(targets.is_empty(), "{targets:?}");
+        // One that stays.
+        line.download.capacity = 900e3;
+        line.run(Duration::from_secs(2));
+        line.download.capacity = 1e6;
+        let (_, targets) = line.run(Duration::from_secs(30));
+        assert!(targets.is_empty(), "{targets:?}");
+        // To whom nothing is known of it, it is a queue like any other.
+        line.download.is_read = false;
+        line.run(Duration::from_secs(10));
+        let targets = run_with_traffic_down(&mut line, 20);
+        assert!(targets.iter().any(|target| *target < 1_800_000));
+    }
+}
+
+#[test]
+fn a_queue_on_the_way_up_lowers_it_whatever_the_way_down_is_like() {
+    let mut line = Line::new(10e6, true);
+    line.download.is_read = true;
+    line.run(Duration::from_secs(10));
+    // The estimate of a controller that was never asked for more says nothing.
+    let mut signals = NetworkSignals {
+        rtt: RTT,
+        available_bandwidth: 10_000_000,
+        send_rate: 2_200_000,
+        ..NetworkSignals::default()
+    };
+    let mut rate = EncoderRate::new(100_000, 2_000_000);
+    for n in 0..10 {
+        assert_eq!(rate.update(&signals, 2_000_000, TICK * n), None);
+    }
+    signals.download_delay = RTT * 4;
+    signals.rtt = RTT * 5 + Duration::from_millis(50);
+    let set: Vec<_> = (10..=17)
+        .filter_map(|n| rate.update(&signals, 2_000_000, TICK * n))
+        .collect();
+    assert_eq!(set, [1_700_000]);
+    // And as in the test without a download.
+    line.capacity = 500e3;
+    let up = |line: &mut Line| run_with_traffic_down(line, 10).last().copied();
+    assert!(up(&mut line) <= Some(650_000));
+    for _ in 0..4 {
+        run_with_traffic_down(&mut line, 10);
+        assert!(line.rate.target() <= 650_000, "{}", line.rate.target());
+    }
+    assert!(line.queue / line.capacity < 2.0);
 }
