@@ -291,3 +291,21 @@ impl Stream for NewSessions {
         self.sessions.poll_next_unpin(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::endpoint::EndpointConfig;
+
+    #[tokio::test]
+    async fn after_a_shutdown_nothing_keeps_the_endpoint_and_its_port() {
+        let endpoint = EndpointConfig::local().bind().await.unwrap();
+        let moq = Moq::new(endpoint);
+        let registry = moq.registry().clone();
+        moq.shutdown().await;
+        drop(moq);
+        assert!(registry.tasks.finish().now_or_never().is_some());
+    }
+}

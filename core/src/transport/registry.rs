@@ -389,6 +389,10 @@ impl Registry {
 
     /// Ends everything without waiting for it. The peers are told.
     pub(super) fn close(&self) {
+        if self.shutdown.is_cancelled() {
+            // All was said. To keep the endpoint now would only keep its port from whoever comes next.
+            return;
+        }
         for session in self.stop() {
             session.close(CloseCode::DONE, "closed");
         }
