@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use gst::prelude::*;
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -42,7 +43,17 @@ impl Notifier {
         }
     }
 
-    /// The same, and waits for it to be done, so that whoever makes one job after the other does not fill the queue.
+    /// Notifies a property, after what was handed in before.
+    pub(crate) fn notify(&self, element: &impl IsA<gst::Element>, property: &'static str) {
+        let element = element.upcast_ref::<gst::Element>().downgrade();
+        self.call(move || {
+            if let Some(element) = element.upgrade() {
+                element.notify(property);
+            }
+        });
+    }
+
+    /// The same as [`call`](Self::call), and waits for it to be done, so that whoever makes one job after the other does not fill the queue.
     ///
     /// None if it panicked. Cancel safe: the job runs in any case.
     pub(crate) async fn run<T: Send + 'static>(

@@ -420,13 +420,13 @@ impl IrohLiveSink {
             std::mem::take(&mut *readings)
         };
         if last.ticket.is_some() {
-            self.notify_later("ticket");
+            self.notifier.notify(&*self.obj(), "ticket");
         }
         if last.status != Status::Idle {
-            self.notify_later("status");
+            self.notifier.notify(&*self.obj(), "status");
         }
         if !last.viewers.is_empty() {
-            self.notify_later("subscribers");
+            self.notifier.notify(&*self.obj(), "subscribers");
             let element = self.obj().downgrade();
             self.notifier.call(move || {
                 if let Some(element) = element.upgrade() {
@@ -510,7 +510,7 @@ impl IrohLiveSink {
     fn set_status(&self, status: Status) {
         let changed = std::mem::replace(&mut lock(&self.readings).status, status) != status;
         if changed {
-            self.notify_later("status");
+            self.notifier.notify(&*self.obj(), "status");
         }
     }
 
@@ -524,17 +524,8 @@ impl IrohLiveSink {
             changed
         };
         if changed {
-            self.notify_later("status");
+            self.notifier.notify(&*self.obj(), "status");
         }
-    }
-
-    fn notify_later(&self, property: &'static str) {
-        let element = self.obj().downgrade();
-        self.notifier.call(move || {
-            if let Some(element) = element.upgrade() {
-                element.notify(property);
-            }
-        });
     }
 
     fn find(&self, is: impl Fn(&Pad) -> bool) -> Option<Arc<Pad>> {

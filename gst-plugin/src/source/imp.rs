@@ -471,7 +471,7 @@ impl IrohLiveSrc {
     fn set_status(&self, status: Status, run: Option<&CancellationToken>) {
         if self.change(run, |state| state.status = status, |state| state.status) {
             gst::info!(CAT, imp = self, "status: {status:?}");
-            self.obj().notify("status");
+            self.notify("status", run);
         }
     }
 
@@ -485,7 +485,16 @@ impl IrohLiveSrc {
         };
         if self.change(run, change, |state| state.path_type) {
             gst::info!(CAT, imp = self, "path: {path_type:?}");
-            self.obj().notify("path-type");
+            self.notify("path-type", run);
+        }
+    }
+
+    /// A run changes what it changes on the notifier's thread, anything else on that of the application.
+    fn notify(&self, property: &'static str, run: Option<&CancellationToken>) {
+        if run.is_some() {
+            self.obj().notify(property);
+        } else {
+            self.notifier.notify(&*self.obj(), property);
         }
     }
 
