@@ -220,12 +220,14 @@ impl FrameSource for Source<'_> {
     async fn next_frame(&mut self) -> Result<Option<FeedFrame>, ReadError> {
         loop {
             let frame = tokio::select! {
-                frame = self.reader.next() => frame?,
+                // First: what comes after a change is read by it.
+                biased;
                 Ok(()) = self.max_age.changed() => {
                     let age = *self.max_age.borrow_and_update();
                     self.reader.set_max_age(age);
                     continue;
                 }
+                frame = self.reader.next() => frame?,
             };
             if let Some(frame) = &frame {
                 self.track.note_read(frame.timestamp);
