@@ -223,7 +223,9 @@ impl Viewer {
         })
     }
 
-    /// Waits until the pad called `name` gives more buffers than it has so far.
+    /// Waits until the pad called `name` gives more buffers than it has at the time of the call: for a publisher that goes
+    /// on by itself. What a test publishes by hand may have come before the call, so that count comes from the test, with
+    /// [`wait_frames`](Self::wait_frames).
     pub fn wait_more_frames(&self, name: &str, more: usize) -> PadLog {
         self.wait_frames(name, self.count(name) + more)
     }

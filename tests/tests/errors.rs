@@ -486,7 +486,9 @@ fn a_group_that_breaks_off_is_a_discontinuity() {
         ("cam", frames()),
     ];
     let publisher = HandmadePublisher::start("by hand", &tracks);
-    let viewer = Viewer::start(publisher.ticket());
+    // A group whose end comes late is waited for: only what breaks off is to be a discontinuity.
+    let viewer = Viewer::new(publisher.ticket(), "latency=20000", |_| Some(String::new()));
+    viewer.pipe.play();
     viewer.wait_frames("video_0", 5);
     publisher.next_group("cam", frames(), true);
     viewer.wait_frames("video_0", 10);

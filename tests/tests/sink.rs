@@ -45,8 +45,15 @@ fn a_sync_handler_that_waits_for_the_one_who_stops_the_element_does_not_keep_it_
     });
     sink.set_state(gst::State::Ready).expect("it starts");
     called.recv_timeout(PATIENCE).expect("there is an error");
-    sink.set_state(gst::State::Null).expect("it stops");
+    let (sender, stopped) = mpsc::channel();
+    let element = sink.clone();
+    std::thread::spawn(move || sender.send(element.set_state(gst::State::Null)));
+    let result = stopped.recv_timeout(PATIENCE);
+    // Before anything can fail, or what is dropped then waits for it.
     drop(guard);
+    result
+        .expect("stopping does not wait for the handler")
+        .expect("it stops");
 }
 
 /// A program in Python, with what `apt install python3-gi gir1.2-gstreamer-1.0` gives it.
@@ -104,6 +111,10 @@ def sums(element):
     return {{name: tracks.get_value(name).get_value("frames") for name in names}}
 
 wait("frames", lambda: sums(source).get("video_0", 0) > 5)
+
+# Who watches is counted when that is known, which may be after the first frames have come.
+wait("a subscriber", lambda: sink.get_property("subscribers") == 1)
+wait("the path", lambda: source.get_property("path-type").value_nick == "direct")
 received = source.get_property("stats")
 sent = sink.get_property("stats")
 peers = sent.get_value("subscribers")
@@ -162,21 +173,38 @@ fn a_file_that_is_played_again_is_published_again() {
     let first = Viewer::start(&publisher.ticket());
     publisher.pipe.wait_eos();
     first.pipe.wait_eos();
+    drop(first);
     assert_eq!(nick(&publisher.sink, "status"), "ended");
+    let subscribers = |count: u32| {
+        publisher.pipe.wait(&format!("{count} subscribers"), || {
+            (publisher.sink.property::<u32>("subscribers") == count).then_some(())
+        });
+    };
     for round in 0..2 {
+        subscribers(0);
         publisher.pipe.forget();
         rewind(&publisher);
-        let viewer = Viewer::start(&publisher.ticket());
-        viewer.wait_frames("audio_0", 20);
-        // All but the first few, which may have come before the viewer.
-        viewer.wait_frames("video_0", 50);
+        // Not over before the viewer is there, however long that takes.
+        publisher
+            .pipe
+            .pipeline
+            .set_state(gst::State::Paused)
+            .expect("it pauses");
+        let viewer = Viewer::new(&publisher.ticket(), "latency=5000", |_| Some(String::new()));
+        viewer.pipe.play();
+        subscribers(1);
         assert_eq!(
             nick(&publisher.sink, "status"),
             "published",
             "round {round}"
         );
+        publisher.pipe.play();
         publisher.pipe.wait_eos();
         viewer.pipe.wait_eos();
+        // All but the first few, which may have come before the pause.
+        for (pad, count) in [("audio_0", 20), ("video_0", 25)] {
+            assert!(viewer.count(pad) >= count, "round {round}: {pad}");
+        }
         assert_eq!(nick(&publisher.sink, "status"), "ended");
     }
 }
@@ -533,6 +561,30 @@ fn stopping_says_goodbye_to_each_subscriber_and_takes_the_ticket_back_once() {
     });
     idle.set_state(gst::State::Null).expect("it is stopped");
     assert_eq!(*calls.lock().expect("nobody panics with the lock"), 0);
+}
+
+#[test]
+fn a_fixed_port_is_there_again_at_once() {
+    let _test = start();
+    let publisher = Publisher::new(&format!(
+        "{VIDEO} ! SINK secret-key={}",
+        iroh_live_tests::secret_key(23)
+    ));
+    let port = iroh_live_tests::free_port();
+    publisher
+        .sink
+        .set_property("bind-address", format!("127.0.0.1:{port}"));
+    publisher.pipe.play();
+    let ticket = publisher.ticket();
+    let viewer = Viewer::start(&ticket);
+    viewer.wait_frames("video_0", 5);
+    for _ in 0..3 {
+        publisher.pipe.stop();
+        publisher.pipe.play();
+        assert_eq!(publisher.ticket(), ticket);
+    }
+    viewer.wait_statuses(&["connected", "reconnecting", "connected"]);
+    viewer.wait_more_frames("video_0", 20);
 }
 
 #[test]

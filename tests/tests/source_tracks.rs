@@ -19,6 +19,12 @@ fn collections(viewer: &Viewer) -> Vec<usize> {
     sizes.collect()
 }
 
+/// Publishes that group of `cam` and waits for it; all before it have come.
+fn next_frames(publisher: &HandmadePublisher, viewer: &Viewer, number: u32) {
+    publisher.next_group("cam", frames(u64::from(number) * 500), true);
+    viewer.wait_frames("video_0", 5 * (number as usize + 1));
+}
+
 #[test]
 fn a_track_that_the_publisher_does_not_have_is_left_out_and_the_rest_goes_on() {
     let _test = start();
@@ -37,8 +43,7 @@ fn a_track_that_the_publisher_does_not_have_is_left_out_and_the_rest_goes_on() {
             vec![catalog(&["cam", "gone"], 1 + number)],
             true,
         );
-        publisher.next_group("cam", frames(u64::from(number) * 500), true);
-        viewer.wait_more_frames("video_0", 5);
+        next_frames(&publisher, &viewer, number);
     }
     let warnings = viewer.pipe.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -59,8 +64,7 @@ fn a_rendition_of_another_broadcast_is_left_out_with_one_warning() {
     viewer.wait_frames("video_0", 5);
     for number in 1..5 {
         publisher.next_group("catalog.json", vec![listed(1 + number)], true);
-        publisher.next_group("cam", frames(u64::from(number) * 500), true);
-        viewer.wait_more_frames("video_0", 5);
+        next_frames(&publisher, &viewer, number);
     }
     let warnings = viewer.pipe.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
