@@ -7,7 +7,10 @@ use std::time::Duration;
 use common::{addr, live, soon};
 use iroh_live::{
     CloseCode, EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig,
-    broadcast::{AudioCodec, AudioConfig, EncodedReader, VideoCodec, VideoConfig},
+    broadcast::{
+        AudioCodec, AudioConfig, EncodedReader, LocalTrack, PublishTrackError, VideoCodec,
+        VideoConfig,
+    },
 };
 
 fn vp8() -> TrackConfig {
@@ -115,6 +118,52 @@ async fn the_first_catalog_has_all_tracks_that_were_announced() {
     drop(audio);
     broadcast.finish();
     while soon("catalog", catalog.next()).await.unwrap().is_some() {}
+}
+
+/// Begins a track with a frame of that number, and reads it as a viewer that finds it in the catalog. Nothing else is there.
+async fn begin_and_read(
+    broadcast: &LocalBroadcast,
+    remote: &RemoteBroadcast,
+    n: u64,
+) -> (LocalTrack, EncodedReader) {
+    let mut track = broadcast.publish_track("video", vp8()).unwrap();
+    assert_eq!(track.name(), "video");
+    let mut catalogs = soon("catalog", remote.catalog()).await.unwrap();
+    loop {
+        let catalog = soon("the track", catalogs.next()).await.unwrap().unwrap();
+        let listed: Vec<_> = catalog.video.renditions.into_keys().collect();
+        if listed == [track.catalog_name()] {
+            break;
+        }
+    }
+    let mut reader = reader(remote, track.catalog_name(), &vp8()).await;
+    track.write(frame(n, true, 10)).unwrap();
+    assert_eq!(number(&next(&mut reader).await.expect("a frame")), n);
+    (track, reader)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_track_that_is_gone_and_begins_again_is_seen_at_once() {
+    let (publisher, viewer) = (live().await, live().await);
+    let broadcast = LocalBroadcast::new();
+    publisher.publish("again", &broadcast).unwrap();
+    let subscription = viewer.subscribe(addr(&publisher), "again");
+    let subscription = soon("subscribe", subscription).await.unwrap();
+    let remote = subscription.broadcast();
+    for n in 0..3 {
+        let (mut track, mut reader) = begin_and_read(&broadcast, remote, n).await;
+        track.finish().unwrap();
+        let taken = broadcast.publish_track("video", vp8());
+        assert!(matches!(taken, Err(PublishTrackError::Duplicate(_))));
+        drop(track);
+        assert_eq!(next(&mut reader).await, None, "its end is its own");
+    }
+    // So is one that breaks off.
+    for n in 3..6 {
+        let _broken_off = begin_and_read(&broadcast, remote, n).await;
+    }
+    publisher.shutdown().await;
+    viewer.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

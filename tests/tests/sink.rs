@@ -1,6 +1,7 @@
 //! How `irohlivesink` behaves: in the states of a pipeline, towards the application, and towards what is upstream.
 
 use std::{
+    collections::HashSet,
     path::Path,
     process::Command,
     sync::{
@@ -13,7 +14,7 @@ use std::{
 
 use gst::prelude::*;
 use iroh_live_tests::{
-    LOCAL, PATIENCE, Pipe, Process, Publisher, Test, Viewer, eventually,
+    Frame, LOCAL, PATIENCE, Pipe, Process, Publisher, Test, Viewer, eventually,
     media::{NalKind, annex_b, length_prefixed, record},
     nick, start,
 };
@@ -379,6 +380,34 @@ fn pads_that_are_linked_after_the_end_are_all_in_the_broadcast_that_follows() {
         let flowing = pads.iter().filter(|pad| pad.frames().count() > 5);
         (flowing.count() == 3).then_some(())
     });
+}
+
+#[test]
+fn a_track_that_ends_and_begins_again_under_its_name_is_another_pad_to_viewers() {
+    let _test = start();
+    // The sound keeps the broadcast from ending.
+    let publisher = Publisher::start("audiotestsrc is-live=true ! opusenc ! SINK");
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("audio_0", 5);
+    let mut seen = HashSet::new();
+    for round in 0..6 {
+        let pad = publisher.sink.request_pad_simple("video_7");
+        let pad = pad.expect("it is free");
+        link_late(&publisher, VIDEO, &pad);
+        let log = viewer.wait_frames(&format!("video_{round}"), 10);
+        assert!(log.frames().next().is_some_and(Frame::is_key));
+        for frame in log.frames() {
+            assert!(
+                seen.insert(frame.pts),
+                "round {round}: what was there before comes again"
+            );
+        }
+        assert!(tracks(&publisher.sink).contains(&("video_7".to_owned(), "video_7".to_owned())));
+        if round % 2 == 0 {
+            assert!(pad.send_event(gst::event::Eos::new()));
+        }
+        publisher.sink.release_request_pad(&pad);
+    }
 }
 
 #[test]

@@ -80,7 +80,8 @@ pub enum SourceStatus {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RenditionInfo {
-    /// Its name, which is that of its track.
+    /// Its name, which is that of its track; see [`LocalTrack::catalog_name`](crate::broadcast::LocalTrack::catalog_name) for
+    /// what viewers see.
     pub name: String,
     /// As the catalog has it; none before its first frame is encoded.
     pub config: Option<TrackConfig>,
