@@ -280,7 +280,7 @@ async fn a_film_is_published_in_sync_paced_and_to_its_end() {
     ended(audio.status()).await;
     // Another one after it.
     video.replace_source(VideoSource::file(&path)).unwrap();
-    let mut again = pair.video("180p").await;
+    let mut again = pair.video("180p.2").await;
     assert!(next(&mut again).await.keyframe);
     std::fs::remove_file(&path).unwrap();
     pair.close().await;
