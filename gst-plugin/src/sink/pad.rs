@@ -277,6 +277,9 @@ impl Pad {
                 pass(event)
             }
             gst::EventView::StreamStart(_) => {
+                if self.has_ended() {
+                    self.reopen();
+                }
                 host.pad_begins(self);
                 pass(event)
             }
@@ -295,6 +298,14 @@ impl Pad {
                 passed
             }
             _ => pass(event),
+        }
+    }
+
+    /// Has the pad's elements take data again: a sink that had EOS lets nothing in but a flush.
+    fn reopen(&self) {
+        if let Some(target) = self.ghost.target() {
+            target.send_event(gst::event::FlushStart::new());
+            target.send_event(gst::event::FlushStop::new(false));
         }
     }
 
@@ -493,7 +504,7 @@ impl Pad {
                 "{time} ns, at {now:?}, as {timestamp:?}"
             );
             let written = track.write(&caps, buffer, timestamp);
-            if matches!(written, Written::Published) {
+            if matches!(written, Written::Published | Written::PublishedAfterGap) {
                 state.frames += 1;
                 state.bytes += size;
             }
@@ -505,14 +516,27 @@ impl Pad {
     /// What follows from what became of a frame.
     fn written<H: Host>(&self, host: &H, written: Written) -> Flow {
         match written {
-            Written::Published => {
-                let check_latency = {
+            Written::Published | Written::PublishedAfterGap => {
+                let (ask, check_latency) = {
                     let mut state = self.state();
-                    state.keyframes.answered();
+                    let gap = matches!(written, Written::PublishedAfterGap);
+                    let ask = gap && state.keyframes.is_due(Instant::now());
+                    if !gap {
+                        state.keyframes.answered();
+                    }
                     state.stall.published();
                     state.dropped = None;
-                    !std::mem::replace(&mut state.latency_checked, true)
+                    let first = !std::mem::replace(&mut state.latency_checked, true);
+                    (ask, first)
                 };
+                if ask {
+                    gst::debug!(
+                        CAT,
+                        obj = self.ghost,
+                        "something was lost before a delta frame"
+                    );
+                    keyframes::request(&self.ghost);
+                }
                 if check_latency && let Some(complaint) = latency::complaint(&self.ghost) {
                     gst::element_imp_warning!(host, gst::StreamError::Encode, ("{complaint}"));
                 }

@@ -16,6 +16,8 @@ use iroh_live::{
 #[derive(Debug)]
 pub(super) enum Written {
     Published,
+    /// Published, but something is missing before it, and what is in order begins with the next key frame.
+    PublishedAfterGap,
     /// Dropped, as decoding cannot begin there; why.
     NeedsKeyframe(String),
     /// Dropped; the next one may be in order.
@@ -48,6 +50,8 @@ pub(super) struct Track {
     moves: u32,
     /// Whether the next frame has to be such a one.
     interrupted: bool,
+    /// Whether something was lost within the group.
+    gap: bool,
 }
 
 impl Track {
@@ -59,6 +63,7 @@ impl Track {
             restarts: broadcast.restarts(),
             moves: 0,
             interrupted: false,
+            gap: false,
         }
     }
 
@@ -106,9 +111,11 @@ impl Track {
         let flags = buffer.flags();
         if flags.contains(gst::BufferFlags::DISCONT) {
             writer.set_discontinuity();
+            self.gap = true;
         }
         if !writer.codec().is_video() || !flags.contains(gst::BufferFlags::DELTA_UNIT) {
             self.interrupted = false;
+            self.gap = false;
             // After a pause nothing is missing, so that the group goes on; that time has passed is said with the next one.
             self.moves = moves;
         } else if self.interrupted {
@@ -123,6 +130,7 @@ impl Track {
             return Written::Ended;
         };
         match track.write(frame) {
+            Ok(()) if self.gap => Written::PublishedAfterGap,
             Ok(()) => Written::Published,
             Err(error @ WriteError::NoKeyframe) => Written::NeedsKeyframe(error.to_string()),
             Err(WriteError::Ended) => Written::Ended,
