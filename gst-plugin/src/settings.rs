@@ -69,7 +69,7 @@ impl NetworkSettings {
                 .build(),
             glib::ParamSpecString::builder("secret-key-location")
                 .nick("Secret key location")
-                .blurb("A file with the identity, made with mode 0600 if it does not exist, so that the ticket stays the same")
+                .blurb("A file with the identity, made with mode 0600 if it does not exist, so that the ticket stays the same. Read if secret-key is unset. If both are unset: the environment variable IROH_SECRET, then a new identity each time")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecEnum::builder::<RelayMode>("relay-mode")
@@ -79,7 +79,7 @@ impl NetworkSettings {
                 .build(),
             glib::ParamSpecString::builder("relay-urls")
                 .nick("Relay URLs")
-                .blurb("Relay servers for relay-mode=custom, separated by commas. Setting it sets relay-mode=custom")
+                .blurb("Relay servers for relay-mode=custom, separated by commas. Setting it sets relay-mode=custom. If unset: the servers that relay-mode stands for, and custom has none to use and is an error")
                 .mutable_ready()
                 .build(),
             glib::ParamSpecString::builder("bind-address")

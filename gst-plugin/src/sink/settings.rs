@@ -35,7 +35,7 @@ impl Settings {
                     .build(),
                 glib::ParamSpecString::builder("ticket-location")
                     .nick("Ticket location")
-                    .blurb("A file that the ticket is written to")
+                    .blurb("A file that the ticket is written to, again each time that it changes. If unset: none; the ticket is in the property ticket and in messages on the bus")
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecBoolean::builder("sync")

@@ -46,10 +46,14 @@ impl Default for Settings {
 
 impl Settings {
     pub(super) fn properties() -> Vec<glib::ParamSpec> {
+        let blurb = format!(
+            "The ticket to watch, as irohlivesink gives it out: iroh-live:…/name. ticket and uri are the same. Options may follow, as in iroh-live:…/name?latency=50&relay-mode=disabled; each sets the property of its name: {}. If unset: the element does not start",
+            OPTIONS.join(", ")
+        );
         let ticket = |name, nick| {
             glib::ParamSpecString::builder(name)
                 .nick(nick)
-                .blurb("The ticket to watch, as irohlivesink gives it out: iroh-live:…/name. ticket and uri are the same. Options may follow, as in iroh-live:…/name?latency=50&relay-mode=disabled; they set the properties latency, max-lag, timeout, relay-mode and address-lookup")
+                .blurb(&blurb)
                 .mutable_ready()
                 .build()
         };
