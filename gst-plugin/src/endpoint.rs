@@ -39,17 +39,17 @@ pub(crate) enum Identity {
 ///
 /// Two endpoints with one identity take each other's connections away: relays and address lookup know only the latest.
 #[derive(Debug)]
-struct Lease(EndpointId);
+struct IdentityReservation(EndpointId);
 
-static LEASED: Mutex<BTreeMap<EndpointId, Role>> = Mutex::new(BTreeMap::new());
+static RESERVED: Mutex<BTreeMap<EndpointId, Role>> = Mutex::new(BTreeMap::new());
 
-impl Lease {
+impl IdentityReservation {
     /// # Errors
     /// What the endpoint is for that has it.
     fn take(key: &SecretKey, role: Role) -> Result<Self, Role> {
         let id = key.public();
-        let mut leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
-        match leased.entry(id) {
+        let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+        match reserved.entry(id) {
             Entry::Occupied(holder) => Err(*holder.get()),
             Entry::Vacant(free) => {
                 free.insert(role);
@@ -59,17 +59,17 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for IdentityReservation {
     fn drop(&mut self) {
-        let mut leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
-        leased.remove(&self.0);
+        let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+        reserved.remove(&self.0);
     }
 }
 
 /// An endpoint that is open, with the transport on it. To be closed with [`close`](Self::close).
 pub(crate) struct OpenEndpoint {
     live: Live,
-    lease: Option<Lease>,
+    reservation: Option<IdentityReservation>,
 }
 
 impl OpenEndpoint {
@@ -79,7 +79,7 @@ impl OpenEndpoint {
         identity: Identity,
         role: Role,
     ) -> Result<Self, gst::ErrorMessage> {
-        let (key, lease) = choose(identity, role)?;
+        let (key, reservation) = choose(identity, role)?;
         config.secret_key = key;
         let has_relays = config.relays != Relays::Disabled;
         let live = runtime::block_on(async move {
@@ -101,7 +101,7 @@ impl OpenEndpoint {
                 Role::Watch => builder.spawn(),
             })
         })??;
-        Ok(Self { live, lease })
+        Ok(Self { live, reservation })
     }
 
     pub(crate) fn live(&self) -> &Live {
@@ -110,12 +110,12 @@ impl OpenEndpoint {
 
     /// Closes everything; waits a moment for peers to get what was written.
     pub(crate) fn close(self) {
-        let Self { live, lease } = self;
+        let Self { live, reservation } = self;
         if runtime::block_on(async move { live.shutdown().await }).is_err() {
             gst::warning!(CAT, "the transport did not stop");
         }
         // Only now may another have the identity.
-        drop(lease);
+        drop(reservation);
     }
 }
 
@@ -123,14 +123,14 @@ impl OpenEndpoint {
 fn choose(
     identity: Identity,
     role: Role,
-) -> Result<(Option<SecretKey>, Option<Lease>), gst::ErrorMessage> {
+) -> Result<(Option<SecretKey>, Option<IdentityReservation>), gst::ErrorMessage> {
     let (key, from) = match identity {
         Identity::New => return Ok((None, None)),
         Identity::Environment(key) => (key, SECRET_ENV),
         Identity::Set(key, property) => (key, property),
     };
-    match Lease::take(&key, role) {
-        Ok(lease) => Ok((Some(key), Some(lease))),
+    match IdentityReservation::take(&key, role) {
+        Ok(reservation) => Ok((Some(key), Some(reservation))),
         // Whoever publishes is found by the identity, and has it first.
         Err(_) if from == SECRET_ENV && role == Role::Watch => {
             gst::info!(

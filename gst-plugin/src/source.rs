@@ -3,13 +3,13 @@
 use gst::{glib, prelude::*};
 
 mod category;
-mod ending;
+mod eos;
 mod failure;
 mod follow;
 mod imp;
+mod pad_selection;
 mod pads;
 mod reader;
-mod renditions;
 mod run;
 mod settings;
 mod status;

@@ -1,6 +1,6 @@
 //! The publishing side: sources become the tracks of a broadcast.
 
-mod follow;
+mod rate_control;
 
 use std::sync::{Arc, OnceLock};
 

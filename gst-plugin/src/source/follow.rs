@@ -20,8 +20,8 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::{
     category::CAT,
     failure::{Failure, unplayable},
+    pad_selection::{limited, warnings},
     reader::{BroadcastState, End, Reading},
-    renditions::{limited, warnings},
     run::{Observer, Run},
     status::Status,
     track::Track,

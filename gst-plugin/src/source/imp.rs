@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     category::CAT,
-    ending::stuck_sink,
+    eos::stuck_sink,
+    pad_selection::Wanted,
     pads::Pads,
-    renditions::Wanted,
     run::{Observer, Run},
     settings::Settings,
     status::{PathType, Status},

@@ -11,7 +11,7 @@ use iroh_live::{broadcast::MediaKind, media::caps::same_codec};
 
 use super::{
     category::CAT,
-    renditions::{MAX_PADS, Wanted},
+    pad_selection::{MAX_PADS, Wanted},
     track::{PadSpec, Track},
 };
 

@@ -11,7 +11,7 @@ use gst::glib;
 use iroh_live::{Live, LiveTicket, media::receive::PlayoutClock, transport::MoqSession};
 use tokio::sync::watch;
 
-use super::{renditions::Wanted, status::Status, track::Track};
+use super::{pad_selection::Wanted, status::Status, track::Track};
 
 /// The most different warnings of one run: some are about what a publisher makes up.
 const MAX_WARNINGS: usize = 64;
