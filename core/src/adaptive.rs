@@ -13,6 +13,8 @@
 //!   picture, until it shows that the network carries the new one, if not both: then the new one is served first, from its
 //!   next key frame on. While it falls, the old one has the lower priority. Both together are received for a few seconds at
 //!   most: then the switch is given up, and counts as a failure.
+//! * Where the publisher says that it fits its pictures to this viewer, as in a call, the viewer takes the best that it can
+//!   decode and leaves the rate to the publisher, unless next to nothing gets through.
 //! * The readers on one session know of each other: what the peer can deliver is for all of them, and one at a time
 //!   tries a better rendition.
 //!
@@ -31,6 +33,7 @@ mod interface;
 mod ladder;
 mod meter;
 mod output;
+mod publisher_control;
 mod quality;
 mod reader;
 mod select;

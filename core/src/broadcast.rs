@@ -6,8 +6,10 @@
 
 #[cfg(feature = "media")]
 mod attachment;
+mod audience;
 mod cache;
 mod container;
+mod extension;
 mod local;
 mod readers;
 mod remote;
@@ -18,9 +20,11 @@ mod track;
 #[cfg(feature = "media")]
 mod viewers;
 
+pub(crate) use audience::Audience;
 pub(crate) use cache::{RETENTION, pool};
+pub use extension::{Catalog, CatalogExtension, IrohLive};
 pub use hang::catalog::{
-    AAC, AV1, AudioCodec, AudioConfig, Catalog, Container, H264, H265, VP9, VideoCodec, VideoConfig,
+    AAC, AV1, AudioCodec, AudioConfig, Container, H264, H265, VP9, VideoCodec, VideoConfig,
 };
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub(crate) use readers::{ReaderShare, Readers};

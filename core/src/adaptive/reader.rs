@@ -25,8 +25,8 @@ use super::{
 use crate::{
     EncodedFrame, RemoteBroadcast,
     broadcast::{
-        Catalog, CatalogError, CatalogWatch, EncodedReader, ReadError, ReaderShare, Rendition,
-        SubscribeTrackError,
+        Catalog, CatalogError, CatalogWatch, EncodedReader, MediaKind, ReadError, ReaderShare,
+        Rendition, SubscribeTrackError,
     },
 };
 
@@ -106,14 +106,13 @@ impl RemoteBroadcast {
         let mut catalog = self.catalog().await?;
         let first = catalog.next().await?;
         let ended = first.is_none();
-        let renditions = config.renditions(first.unwrap_or_default()).await;
+        let first = first.unwrap_or_default();
+        let renditions = config.renditions(first.clone()).await;
         check(&config.quality, &renditions)?;
-        Ok(AdaptiveReader::new(
-            self.clone(),
-            config,
-            (!ended).then_some(catalog),
-            renditions,
-        ))
+        let catalog = (!ended).then_some(catalog);
+        let mut reader = AdaptiveReader::new(self.clone(), config, catalog, renditions);
+        reader.take_extension(&first);
+        Ok(reader)
     }
 }
 
@@ -269,6 +268,7 @@ impl AdaptiveReader {
     fn take(&mut self, event: Event, arrival: RangeInclusive<Duration>, now: Duration) {
         match event {
             Event::Catalog(Ok(Some(catalog))) => {
+                self.take_extension(&catalog);
                 self.filtering = Some(self.config.renditions(*catalog));
             }
             Event::Renditions(renditions) => {
@@ -309,6 +309,13 @@ impl AdaptiveReader {
             Event::Next(ended) => self.next_ended(ended, now),
             Event::Time => {}
         }
+    }
+
+    /// What the catalog says beyond the renditions.
+    fn take_extension(&mut self, catalog: &Catalog) {
+        let adapts = self.config.kind == MediaKind::Video && catalog.ext.iroh_live.adapts_video;
+        self.selector.set_publisher_adapts(adapts);
+        self.stale = true;
     }
 
     /// The rendition that is watched has no more frames.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     cooldown::Cooldown,
     meter::DownloadReport,
+    publisher_control::PublisherControl,
     quality::{Quality, Rung, sort},
 };
 
@@ -101,11 +102,16 @@ impl<'a> Measured<'a> {
 /// has the rendition wait for 4 s, then 8 s, up to a minute, and less where the peer's report is good again; one that held
 /// for long is forgiven.
 ///
+/// **Neither** where the publisher fits the rate to this viewer ([`set_publisher_adapts`](Self::set_publisher_adapts)): then
+/// it is the best that can be decoded, until next to nothing has got through for five seconds. For a minute after that it
+/// is as without.
+///
 /// Renditions without a stated bitrate are ordered by size. What they need is learned while they are watched, and
 /// guessed from their neighbours by size until then.
 #[derive(Debug, Clone)]
 pub struct Selector {
     quality: Quality,
+    publisher: PublisherControl,
     /// The smallest first.
     rungs: Vec<Rung>,
     current: Option<String>,
@@ -165,6 +171,7 @@ impl Selector {
     pub fn new(quality: Quality) -> Self {
         Self {
             quality,
+            publisher: PublisherControl::default(),
             rungs: Vec::new(),
             current: None,
             current_rate: None,
@@ -182,6 +189,11 @@ impl Selector {
     /// Changes what the program wants.
     pub fn set_quality(&mut self, quality: Quality) {
         self.quality = quality;
+    }
+
+    /// Takes note of whether the publisher fits the bitrate to what gets through to this viewer, who is the only one.
+    pub fn set_publisher_adapts(&mut self, adapts: bool) {
+        self.publisher.set(adapts);
     }
 
     /// Takes note of the renditions that there are now.
@@ -279,11 +291,13 @@ impl Selector {
         };
         if let Some((index, report)) = position.zip(measured.watched) {
             self.learn(now, &ladder, index, report);
+            self.publisher.observe(report, now);
         }
         if let Some(attempt) = self.attempt.clone() {
             return self.review(now, &attempt, &ladder, &measured);
         }
         let fixed = self.quality.fixed(&ladder);
+        let fixed = fixed.or_else(|| self.best_of_publisher(now, &ladder, &measured));
         let target = match (fixed, position) {
             (Some(wanted), _) => Some(wanted),
             (None, None) => self.begin(now, &ladder, &measured),
@@ -350,7 +364,7 @@ impl Selector {
             self.attempt = None;
             return Some(Decision::Abandon);
         };
-        let experiment = attempt.up && fixed.is_none();
+        let experiment = attempt.up && fixed.is_none() && !self.publisher.is_active(now);
         let late = now.saturating_sub(attempt.since) >= attempt.limit;
         // What is served first takes from what is watched, and its limit is short.
         let harmful = experiment
@@ -392,6 +406,21 @@ impl Selector {
         attempt.preferred = true;
         attempt.limit = now.saturating_sub(attempt.since) + interval + TAKEOVER;
         Some(Decision::Prefer)
+    }
+
+    /// The place of the best rendition that may be watched, where the publisher fits the rate.
+    fn best_of_publisher(
+        &self,
+        now: Duration,
+        ladder: &[Rung],
+        measured: &Measured<'_>,
+    ) -> Option<usize> {
+        if !self.publisher.is_active(now) {
+            return None;
+        }
+        ladder.iter().rposition(|rung| {
+            self.current.as_ref() == Some(&rung.name) || self.is_open(rung, now, measured)
+        })
     }
 
     /// The place of the rendition to begin with, or to go on with when the one that was watched is gone.

@@ -4,7 +4,15 @@
 //! subscription with the higher priority first, delays, loses and is as thin as it is told to be. The viewer is that of
 //! [`AdaptiveReader`](super::AdaptiveReader) without its sockets.
 
-use std::{collections::VecDeque, time::Duration};
+mod publisher;
+mod stream;
+
+use std::time::Duration;
+
+use publisher::PublisherRate;
+use stream::{
+    BUDGET, FINE, FPS, LinkState, MAX_AGE, MS, RATES, Random, Stream, frame, number, thin,
+};
 
 use super::{
     Decision, DownloadMeter, Measured, Quality, Rung, Selector,
@@ -12,180 +20,7 @@ use super::{
 };
 use crate::EncodedFrame;
 
-const FPS: u64 = 30;
-const GOP: u64 = 60;
-const MS: Duration = Duration::from_millis(1);
-const BUDGET: Duration = Duration::from_millis(200);
 const HOLD: Duration = Duration::from_millis(100);
-const MAX_AGE: u64 = FPS / 2;
-const RATES: [(&str, u64, u32); 3] = [
-    ("low", 200_000, 180),
-    ("mid", 800_000, 360),
-    ("high", 2_000_000, 720),
-];
-
-/// What the link is like at a moment.
-#[derive(Debug, Clone, Copy)]
-struct LinkState {
-    /// Bits per second.
-    capacity: f64,
-    /// One way.
-    delay: Duration,
-    /// Of the packets.
-    loss: f64,
-}
-
-const FINE: LinkState = LinkState {
-    capacity: 10e6,
-    delay: Duration::from_millis(25),
-    loss: 0.0,
-};
-
-fn thin(capacity: f64) -> LinkState {
-    LinkState { capacity, ..FINE }
-}
-
-fn lossy(loss: f64) -> LinkState {
-    // A congestion controller takes loss for congestion, more or less.
-    let capacity = if loss > 0.05 { 1.2e6 } else { FINE.capacity };
-    LinkState {
-        capacity,
-        loss,
-        ..FINE
-    }
-}
-
-/// A frame on its way.
-#[derive(Debug, Clone)]
-struct Packetized {
-    number: u64,
-    bytes: usize,
-    /// What is still to be sent.
-    bits: f64,
-    discontinuity: bool,
-}
-
-/// A subscription, from the publisher's queue to the viewer's meter.
-#[derive(Debug)]
-struct Stream {
-    rung: usize,
-    priority: u8,
-    /// The publisher hears of the subscription at this time.
-    from: Duration,
-    next: Option<u64>,
-    queue: VecDeque<Packetized>,
-    /// Frames with their time of arrival.
-    flying: VecDeque<(Duration, Packetized)>,
-    skipped: bool,
-    /// In frames.
-    max_age: u64,
-    meter: DownloadMeter,
-}
-
-impl Stream {
-    fn new(rung: usize, priority: u8, from: Duration) -> Self {
-        Self {
-            rung,
-            priority,
-            from,
-            next: None,
-            queue: VecDeque::new(),
-            flying: VecDeque::new(),
-            skipped: false,
-            max_age: MAX_AGE,
-            meter: DownloadMeter::with_budget(BUDGET),
-        }
-    }
-
-    /// The encoder has reached frame `live`.
-    fn encode(&mut self, now: Duration, live: u64) {
-        if now < self.from {
-            return;
-        }
-        let next = self.next.get_or_insert(live / GOP * GOP);
-        while *next <= live {
-            // A key frame is six times the others.
-            let delta = RATES[self.rung].1 as f64 * GOP as f64 / FPS as f64 / (GOP as f64 + 5.0);
-            let bits = if next.is_multiple_of(GOP) {
-                delta * 6.0
-            } else {
-                delta
-            };
-            self.queue.push_back(Packetized {
-                number: *next,
-                bytes: (bits / 8.0) as usize,
-                bits,
-                discontinuity: false,
-            });
-            *next += 1;
-        }
-        // As moq-mux skips: when the group after the one that is stuck is old enough by itself.
-        let stuck = self.queue.front().map(|frame| frame.number / GOP);
-        let after = self
-            .queue
-            .iter()
-            .find(|frame| Some(frame.number / GOP) != stuck);
-        if let Some(number) = after.map(|frame| frame.number)
-            && live - number >= self.max_age
-        {
-            self.queue.retain(|frame| frame.number >= number);
-            self.skipped = true;
-        }
-    }
-
-    /// Sends up to `budget` bits, returns what is left.
-    fn send(
-        &mut self,
-        mut budget: f64,
-        now: Duration,
-        link: LinkState,
-        random: &mut Random,
-    ) -> f64 {
-        while let Some(frame) = self.queue.front_mut() {
-            if frame.bits > budget {
-                frame.bits -= budget;
-                return 0.0;
-            }
-            budget -= frame.bits;
-            let Some(mut frame) = self.queue.pop_front() else {
-                break;
-            };
-            frame.discontinuity = std::mem::take(&mut self.skipped);
-            let packets = frame.bytes.div_ceil(1200);
-            let mut at = now + link.delay;
-            for _ in 0..packets {
-                let mut again = now + link.delay;
-                while random.chance(link.loss) {
-                    // Found out, and sent again.
-                    again += link.delay * 3;
-                }
-                at = at.max(again);
-            }
-            // In order within a group.
-            let last = self.flying.back().map_or(at, |(last, _)| *last);
-            self.flying.push_back((at.max(last), frame));
-        }
-        budget
-    }
-}
-
-/// Numbers that are the same in every run.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        // xorshift64.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn chance(&mut self, probability: f64) -> bool {
-        self.next() < probability
-    }
-}
 
 /// A frame that was shown.
 #[derive(Debug, Clone, Copy)]
@@ -204,6 +39,8 @@ struct Simulation {
     prefer_at: Option<Duration>,
     random: Random,
     peer_reports: bool,
+    /// Where the publisher fits its encoders to the link.
+    publisher: Option<PublisherRate>,
     carried: f64,
     shown: Vec<ShownFrame>,
     played: Option<Duration>,
@@ -234,6 +71,7 @@ impl Simulation {
             prefer_at: None,
             random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             peer_reports,
+            publisher: None,
             carried: 0.0,
             shown: Vec::new(),
             played: None,
@@ -269,9 +107,14 @@ impl Simulation {
         streams.sort_by_key(|stream| std::cmp::Reverse(stream.priority));
         let all = link.capacity * MS.as_secs_f64();
         let mut budget = all;
+        let share = self.publisher.as_ref().map_or(1.0, PublisherRate::share);
+        let mut encoded = 0.0;
         for stream in streams {
-            stream.encode(self.now, live);
+            encoded += stream.encode(self.now, live, share);
             budget = stream.send(budget, self.now, link, &mut self.random);
+        }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.count(encoded, all - budget);
         }
         let rate = (all - budget) / MS.as_secs_f64();
         self.carried += (rate - self.carried) / 500.0;
@@ -362,13 +205,14 @@ impl Simulation {
             .current
             .as_ref()
             .map(|stream| stream.meter.report(self.now));
-        let full = [
-            self.current.as_ref(),
-            self.attempt.as_ref().map(|(stream, ..)| stream),
-        ]
-        .into_iter()
-        .flatten()
-        .any(|stream| stream.queue.len() > 1);
+        let attempt = self.attempt.as_ref().map(|(stream, ..)| stream);
+        let streams = || self.current.iter().chain(attempt);
+        let full = streams().any(|stream| stream.queue.len() > 1);
+        if let Some(publisher) = &mut self.publisher {
+            let watched: Vec<_> = streams().map(|stream| stream.rung).collect();
+            let queued = streams().any(|stream| !stream.queue.is_empty());
+            publisher.tick(&watched, queued, link, self.now);
+        }
         let peer = if full {
             self.carried
         } else {
@@ -496,216 +340,5 @@ fn observe(meter: &mut DownloadMeter, frame: &EncodedFrame, now: Duration) {
     );
 }
 
-fn frame(packet: &Packetized) -> EncodedFrame {
-    static NOTHING: [u8; 1 << 16] = [0; 1 << 16];
-    let timestamp = Duration::from_micros(packet.number * 1_000_000 / FPS);
-    let payload = &NOTHING[..packet.bytes.min(NOTHING.len())];
-    let mut frame = EncodedFrame::new(timestamp, payload, packet.number.is_multiple_of(GOP));
-    frame.discontinuity = packet.discontinuity;
-    frame
-}
-
-fn number(frame: &EncodedFrame) -> u64 {
-    (frame.timestamp.as_micros() as u64 * FPS).div_ceil(1_000_000)
-}
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Both without what the peer says, and with it.
-fn both(mut scenario: impl FnMut(&mut Simulation)) {
-    for peer_reports in [false, true] {
-        for seed in 1..=3 {
-            let mut simulation = Simulation::new(peer_reports, seed);
-            scenario(&mut simulation);
-            simulation.check();
-        }
-    }
-}
-
-#[test]
-fn on_a_wide_link_the_best_is_reached_in_seconds_without_a_gap() {
-    both(|simulation| {
-        simulation.run(seconds(60), FINE);
-        assert_eq!(simulation.rung(), Some("high"));
-        assert!(
-            simulation.shown[0].at < Duration::from_millis(300),
-            "a picture at once"
-        );
-        let (last, _) = simulation.switches.last().copied().unwrap();
-        assert!(last < seconds(10), "{:?}", simulation.switches);
-        assert_eq!(simulation.gaps(Duration::ZERO), 0);
-        assert!(simulation.longest_freeze(Duration::ZERO) < Duration::from_millis(200));
-    });
-}
-
-#[test]
-fn under_a_cap_of_500_kbit_it_stays_at_what_fits() {
-    both(|simulation| {
-        simulation.run(seconds(300), thin(500e3));
-        let rest = seconds(60);
-        assert!(
-            simulation.share(rest, "low") > 0.9,
-            "{:?}",
-            simulation.switches
-        );
-        assert!(simulation.switches.len() <= 25, "{:?}", simulation.switches);
-        assert_eq!(simulation.share(Duration::ZERO, "high"), 0.0);
-        let freeze = simulation.longest_freeze(Duration::ZERO);
-        assert!(freeze < Duration::from_millis(1500), "{freeze:?}");
-    });
-}
-
-#[test]
-fn a_link_that_becomes_thin_is_followed_down_and_up_again() {
-    both(|simulation| {
-        simulation.run(seconds(30), FINE);
-        assert_eq!(simulation.rung(), Some("high"));
-        simulation.run(seconds(6), thin(500e3));
-        assert_eq!(simulation.rung(), Some("low"), "{:?}", simulation.switches);
-        let freeze = simulation.longest_freeze(seconds(30));
-        assert!(freeze < Duration::from_millis(1500), "{freeze:?}");
-        simulation.run(seconds(24), thin(500e3));
-        simulation.run(seconds(30), FINE);
-        assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-    });
-}
-
-#[test]
-fn a_link_that_comes_and_goes_does_not_make_it_flap() {
-    both(|simulation| {
-        for _ in 0..20 {
-            simulation.run(seconds(10), FINE);
-            simulation.run(seconds(10), thin(500e3));
-        }
-        // Each change would be worth four switches: up to the top, and down.
-        assert!(
-            simulation.switches.len() <= 45,
-            "{:?}",
-            simulation.switches.len()
-        );
-    });
-}
-
-#[test]
-fn heavy_loss_makes_it_go_down_within_15_s_and_up_again_within_30() {
-    both(|simulation| {
-        simulation.run(seconds(30), FINE);
-        assert_eq!(simulation.rung(), Some("high"));
-        simulation.run(seconds(15), lossy(0.25));
-        assert_ne!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-        simulation.run(seconds(15), lossy(0.25));
-        simulation.run(seconds(30), FINE);
-        assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-    });
-}
-
-#[test]
-fn a_burst_of_loss_leaves_nothing_behind() {
-    both(|simulation| {
-        simulation.run(seconds(30), FINE);
-        simulation.run(seconds(3), lossy(0.2));
-        let clear = simulation.now + seconds(3);
-        simulation.run(seconds(30), FINE);
-        assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-        assert!(simulation.longest_freeze(clear) < Duration::from_millis(300));
-    });
-}
-
-#[test]
-fn after_a_blackout_it_plays_within_3_s() {
-    for blackout in [1500, 20_000] {
-        both(|simulation| {
-            simulation.run(seconds(30), FINE);
-            simulation.run(Duration::from_millis(blackout), thin(1.0));
-            let back = simulation.now;
-            simulation.run(seconds(40), FINE);
-            let first = simulation.since(back).next().expect("a picture").at - back;
-            assert!(first < seconds(3), "{first:?}");
-            let freeze = simulation.longest_freeze(back + seconds(3));
-            assert!(freeze < Duration::from_millis(300), "{freeze:?}");
-            assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-            if blackout < 2000 {
-                assert!(
-                    simulation.switches.iter().all(|(at, _)| *at < back),
-                    "it is no reason to switch"
-                );
-            }
-        });
-    }
-}
-
-#[test]
-fn a_longer_path_is_no_reason_to_switch() {
-    both(|simulation| {
-        simulation.run(seconds(30), FINE);
-        for delay in [300, 500, 25] {
-            let link = LinkState {
-                delay: Duration::from_millis(delay),
-                ..FINE
-            };
-            simulation.run(seconds(30), link);
-        }
-        assert!(
-            simulation.switches.iter().all(|(at, _)| *at < seconds(30)),
-            "{:?}",
-            simulation.switches
-        );
-    });
-}
-
-#[test]
-fn whatever_the_link_does_the_picture_continues_and_in_the_end_it_is_the_best() {
-    for seed in 1..=40 {
-        let mut simulation = Simulation::new(seed % 2 == 0, seed);
-        let mut random = Random(seed * 7919);
-        for _ in 0..12 {
-            let link = LinkState {
-                capacity: 100e3 * 60f64.powf(random.next()),
-                delay: MS * (5 + (random.next() * 150.0) as u32),
-                loss: if random.chance(0.3) {
-                    random.next() * 0.2
-                } else {
-                    0.0
-                },
-            };
-            simulation.run(Duration::from_secs_f64(1.0 + random.next() * 12.0), link);
-        }
-        simulation.run(seconds(120), FINE);
-        simulation.check();
-        assert_eq!(
-            simulation.rung(),
-            Some("high"),
-            "{seed}: {:?}",
-            simulation.switches
-        );
-    }
-}
-
-#[test]
-fn a_link_that_carries_the_next_rendition_but_not_both_at_once_is_used() {
-    both(|simulation| {
-        simulation.run(seconds(90), thin(2.4e6));
-        assert_eq!(simulation.rung(), Some("high"), "{:?}", simulation.switches);
-        let share = simulation.share(seconds(40), "high");
-        assert!(share > 0.9, "{share} {:?}", simulation.switches);
-        let freeze = simulation.longest_freeze(Duration::ZERO);
-        assert!(freeze < Duration::from_millis(600), "{freeze:?}");
-    });
-}
-
-#[test]
-fn it_goes_down_before_the_picture_has_been_late_for_long() {
-    for capacity in [1.7e6, 1.9e6] {
-        for begin in [30_200, 30_600, 31_000] {
-            both(|simulation| {
-                simulation.run(Duration::from_millis(begin), FINE);
-                let from = simulation.now;
-                simulation.run(seconds(20), thin(capacity));
-                let late = simulation.too_late(from, BUDGET);
-                assert!(late < Duration::from_millis(1300), "{late:?}");
-            });
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,9 @@ pub use self::{
 };
 use self::{first_catalog::FirstCatalog, shared::Shared};
 use super::{
+    audience::Audience,
     cache::pool,
+    extension::Catalog,
     timeline::{Restarts, Timeline},
     track::TrackConfig,
 };
@@ -62,7 +64,9 @@ impl LocalBroadcast {
         info.pool = pool.clone();
         let mut broadcast = info.produce();
         let zero = UNIX_EPOCH + Duration::from_millis(MOQ_EPOCH_UNIX_MILLIS);
-        let mut config = catalog::Config::default().with_max_age(super::RETENTION);
+        let mut config = catalog::Config::default()
+            .with_catalog(Catalog::default())
+            .with_max_age(super::RETENTION);
         if let Ok(clock) = moq_mux::Clock::at(Instant::now(), zero) {
             config = config.with_clock(clock);
         }
@@ -74,6 +78,7 @@ impl LocalBroadcast {
                 pool,
                 catalog,
                 first_catalog: FirstCatalog::default(),
+                audience: Audience::default(),
                 timeline: Mutex::default(),
                 names: Arc::default(),
             }),
@@ -176,8 +181,27 @@ impl LocalBroadcast {
     }
 
     /// The catalog as it stands.
-    pub fn catalog(&self) -> super::Catalog {
+    pub fn catalog(&self) -> Catalog {
         self.shared.catalog.snapshot()
+    }
+
+    /// Says in the catalog whether the pictures are fitted to what the network carries; see
+    /// [`IrohLive::adapts_video`](super::IrohLive::adapts_video).
+    #[cfg(feature = "media")]
+    pub(crate) fn set_adapts_video(&self, adapts: bool) {
+        if self.catalog().ext.iroh_live.adapts_video == adapts {
+            return;
+        }
+        let mut catalog = self.shared.catalog.clone();
+        let changed = catalog.mutate(|catalog| catalog.ext.iroh_live.adapts_video = adapts);
+        if let Err(error) = changed {
+            tracing::debug!(%error, "the catalog was closed before");
+        }
+    }
+
+    /// The peers that watch it.
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.shared.audience
     }
 
     /// Says that no track will come any more: viewers learn that the broadcast is over when its tracks are.

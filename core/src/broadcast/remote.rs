@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use hang::catalog::Catalog;
 use moq_lite::{
     bandwidth, broadcast,
     track::{Control, Subscription as Preferences},
@@ -11,6 +10,7 @@ use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
 
 use super::{
     container::{Groups, TrackContainer},
+    extension::{Catalog, CatalogExtension},
     readers::{ReaderShare, Readers},
     stop::StopReason,
     track::{EncodedFrame, TrackConfig},
@@ -178,9 +178,9 @@ impl RemoteBroadcast {
     pub async fn catalog(&self) -> Result<CatalogWatch, CatalogError> {
         let track = self
             .broadcast
-            .track(Catalog::DEFAULT_NAME)
+            .track(hang::Catalog::DEFAULT_NAME)
             .map_err(CatalogError::transport)?
-            .subscribe(<Catalog>::default_subscription())
+            .subscribe(hang::Catalog::default_subscription())
             .await
             .map_err(|error| match error {
                 moq_lite::Error::NotFound => CatalogError::NotFound(error),
@@ -267,7 +267,7 @@ impl RemoteBroadcast {
 
 /// The catalog of a broadcast as it changes.
 pub struct CatalogWatch {
-    consumer: CatalogConsumer,
+    consumer: CatalogConsumer<CatalogExtension>,
     _lease: Option<Lease>,
 }
 

@@ -2,9 +2,12 @@
 
 use moq_mux::catalog::hang::Container;
 
-use hang::catalog::{AudioConfig, Catalog, VideoConfig};
+use hang::catalog::{AudioConfig, VideoConfig};
 
-use super::track::{MediaKind, TrackConfig};
+use super::{
+    extension::Catalog,
+    track::{MediaKind, TrackConfig},
+};
 
 /// One of the forms in which a broadcast has its picture or its sound.
 #[derive(Debug, Clone, PartialEq)]

@@ -30,6 +30,7 @@ impl LocalBroadcast {
         let fanout = sources.video.get_or_init(|| self.fanout(MediaKind::Video));
         LocalVideo {
             fanout: fanout.clone(),
+            broadcast: self.tracks_only(),
         }
     }
 
@@ -54,6 +55,7 @@ impl LocalBroadcast {
 #[derive(Debug, Clone)]
 pub struct LocalVideo {
     fanout: Arc<Fanout>,
+    broadcast: LocalBroadcast,
 }
 
 /// The sound of a broadcast. Cheap to clone; every clone is the same.

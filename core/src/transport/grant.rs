@@ -16,7 +16,10 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use moq_lite::{Error, broadcast, group, track};
 use tokio::sync::watch;
 
-use crate::{broadcast::StopReason, lease::Leases};
+use crate::{
+    broadcast::{Audience, StopReason},
+    lease::Leases,
+};
 
 /// A broadcast under a name. Does not keep it alive: that is its owner's to do.
 #[derive(Clone)]
@@ -25,6 +28,8 @@ pub(super) struct Publication {
     pub(super) id: u64,
     pub(super) name: String,
     pub(super) source: broadcast::Consumer,
+    /// Who watches it counts here.
+    pub(super) audience: Audience,
     /// Whether a peer that watches it is a reason to keep the session.
     pub(super) counted: bool,
 }
@@ -98,6 +103,7 @@ async fn watching(watched: broadcast::Demand, publication: &Publication, demand:
         demand
             .requested
             .send_if_modified(|requested| requested.insert(name.clone()));
+        let _attendance = publication.audience.join();
         let _lease = publication.counted.then(|| {
             demand.asked.store(true, Ordering::Relaxed);
             demand.leases.occupy()

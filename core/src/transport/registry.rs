@@ -125,6 +125,7 @@ impl Registry {
             id: next_id(),
             name: name.clone(),
             source: broadcast.consume(),
+            audience: broadcast.audience().clone(),
             counted: true,
         };
         let old = {

@@ -27,7 +27,7 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    broadcast::{Catalog, LocalBroadcast, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
+    broadcast::{LocalBroadcast, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
     lease::{Lease, Leases},
     signals::{NetStats, NetworkSignals, Sampled},
 };
@@ -253,6 +253,7 @@ impl MoqSession {
             id: next_id(),
             name,
             source: broadcast.consume(),
+            audience: broadcast.audience().clone(),
             counted,
         });
         Ok(())
@@ -304,9 +305,9 @@ impl MoqSession {
             let broadcast = self.inner.remote.routed_broadcast(name).await?;
             if !self.announced().iter().any(|announced| announced == name) {
                 // The peer offers a whole branch of names, as a relay does, and promises nothing of this one.
-                let catalog = broadcast.track(Catalog::DEFAULT_NAME)?;
+                let catalog = broadcast.track(hang::Catalog::DEFAULT_NAME)?;
                 catalog
-                    .subscribe(<Catalog>::default_subscription())
+                    .subscribe(hang::Catalog::default_subscription())
                     .await
                     .map(drop)?;
             }

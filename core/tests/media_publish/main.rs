@@ -1,6 +1,7 @@
 //! Sources, encoders and renditions, over the loopback interface.
 #![cfg(feature = "media")]
 
+mod calls;
 mod encoders;
 mod pair;
 mod renditions;

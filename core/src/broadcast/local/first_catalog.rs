@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moq_mux::catalog::{Producer, Reserved};
+use moq_mux::catalog::Reserved;
+
+use crate::broadcast::extension::{CatalogExtension, CatalogProducer};
 
 /// How long the first catalog waits for tracks that were announced but not described yet.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,13 +22,13 @@ struct State {
     /// The tracks that were announced and are not described.
     awaited: usize,
     /// Nothing is published as long as this is held.
-    held: Option<Reserved>,
+    held: Option<Reserved<CatalogExtension>>,
     since: Option<Instant>,
 }
 
 impl FirstCatalog {
     /// A track is announced.
-    pub(super) fn announce(&self, catalog: &Producer) {
+    pub(super) fn announce(&self, catalog: &CatalogProducer) {
         let mut state = self.state();
         let first_ever = state.since.is_none();
         let since = *state.since.get_or_insert_with(Instant::now);

@@ -24,14 +24,23 @@ impl LocalVideo {
     /// Keeps the bit rate of the pictures within what a connection carries: fast down, slowly up, never above what the
     /// presets say. A [`Call`](crate::Call) does so by itself.
     ///
-    /// For a broadcast with one viewer, as a call has it; with several it is they who choose among the renditions.
+    /// For a broadcast with one viewer, as a call has it; with several it is they who choose among the renditions. While
+    /// there is one, the catalog says that the pictures are fitted to the network
+    /// ([`IrohLive::adapts_video`](crate::broadcast::IrohLive::adapts_video)), and an
+    /// [`AdaptiveReader`](crate::AdaptiveReader) leaves it to this side.
     /// Works until it is dropped, or until the signals end; then the presets count again. See
     /// [`EncoderRate`] for how it decides, and [`set_bitrate_limit`](Self::set_bitrate_limit) for what it sets.
     pub async fn follow(&self, mut signals: watch::Receiver<NetworkSignals>) {
         let _reset = Reset(self);
         let begun = Instant::now();
         let mut control = LinkControl::default();
-        while signals.changed().await.is_ok() {
+        loop {
+            let described = !self.renditions().is_empty();
+            let alone = self.broadcast.audience().count() <= 1;
+            self.broadcast.set_adapts_video(described && alone);
+            if signals.changed().await.is_err() {
+                return;
+            }
             let watched: Vec<_> = self
                 .renditions()
                 .into_iter()
@@ -98,6 +107,7 @@ struct Reset<'a>(&'a LocalVideo);
 impl Drop for Reset<'_> {
     fn drop(&mut self) {
         self.0.set_bitrate_limit(None);
+        self.0.broadcast.set_adapts_video(false);
     }
 }
 
