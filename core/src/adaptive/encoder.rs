@@ -27,7 +27,8 @@ const FALLING: f64 = 0.9;
 const RTT_WINDOW: Duration = Duration::from_secs(6);
 /// What a path loses without being full.
 const LOSS: f64 = 0.15;
-/// When less than this of what is produced leaves, the rest waits at the sender.
+/// When less than this of what is produced leaves, for as long as [`WINDOW`], the rest waits at the sender. A key frame does
+/// so for a moment.
 const PASSING: f64 = 0.95;
 /// An estimate is exceeded for certain when it is by this.
 const BEYOND: f64 = 1.1;
@@ -75,6 +76,8 @@ pub struct EncoderRate {
     recent: SlidingWindow<NetworkSignals>,
     /// What is sent besides what the encoder produces, bits per second.
     other_traffic: f64,
+    /// Since when less has left than was produced.
+    waiting_since: Option<Duration>,
     quiet_since: Duration,
     hold: Duration,
     probe: Option<Probe>,
@@ -101,6 +104,7 @@ impl EncoderRate {
             least_delay: WindowedMin::new(RTT_WINDOW),
             recent: SlidingWindow::new(WINDOW),
             other_traffic: 0.0,
+            waiting_since: None,
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
             probe: None,
@@ -134,7 +138,11 @@ impl EncoderRate {
         }
         let (estimate, produced) = (signals.available_bandwidth as f64, produced as f64);
         let before = self.target();
-        let link = self.link(signals, path, produced);
+        let lacks = self.recent.whole().is_some() && sent(&self.recent) < produced * PASSING;
+        let since = self.waiting_since.filter(|_| lacks);
+        self.waiting_since = lacks.then_some(since.unwrap_or(now));
+        let waiting = since.is_some_and(|since| now.saturating_sub(since) >= WINDOW);
+        let link = self.link(signals, path, produced, waiting);
         if link == Link::Free && self.recent.whole().is_some() {
             let other_traffic = sent(&self.recent) - produced;
             self.other_traffic = other_traffic.clamp(0.0, estimate * OTHER_TRAFFIC);
@@ -152,7 +160,7 @@ impl EncoderRate {
         Some(target)
     }
 
-    fn link(&self, signals: &NetworkSignals, path: Path, produced: f64) -> Link {
+    fn link(&self, signals: &NetworkSignals, path: Path, produced: f64, waiting: bool) -> Link {
         let recent = &self.recent;
         let whole = recent.whole();
         if let Some((first, last, _)) = whole {
@@ -166,7 +174,6 @@ impl EncoderRate {
             produced + self.other_traffic,
             signals.available_bandwidth as f64,
         );
-        let waiting = whole.is_some() && sent(recent) < produced * PASSING;
         let trouble = signals.loss_rate > LOSS || path.is_queued(signals);
         if waiting || offered > most * BEYOND || offered > most && trouble {
             return Link::Strained;

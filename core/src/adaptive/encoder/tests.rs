@@ -248,6 +248,31 @@ fn a_key_frame_or_two_lost_of_ten_packets_lower_nothing() {
 }
 
 #[test]
+fn a_key_frame_that_waits_at_the_sender_for_a_moment_does_not_keep_it_down() {
+    let mut line = Line::new(500e3, false);
+    line.run(Duration::from_secs(20));
+    let mut rate = line.rate;
+    let low = rate.target();
+    assert!(low < 650_000);
+    for n in 0..200 {
+        let target = rate.target();
+        let send_rate = if n % 10 < 2 {
+            target / 2
+        } else {
+            target * 11 / 10
+        };
+        let signals = NetworkSignals {
+            rtt: RTT,
+            available_bandwidth: target * 12 / 10,
+            send_rate,
+            ..NetworkSignals::default()
+        };
+        rate.update(&signals, target, line.now + TICK * (n as u32 + 1));
+    }
+    assert!(rate.target() > low * 2, "{low} {}", rate.target());
+}
+
+#[test]
 fn loss_lowers_it_where_the_estimate_does_not_once_a_second() {
     let mut rate = EncoderRate::new(100_000, 2_000_000);
     let signals = NetworkSignals {
