@@ -5,6 +5,7 @@
 
 mod bitrate;
 mod candidates;
+mod closing;
 pub(super) mod fanout;
 mod opening;
 mod parse;

@@ -37,13 +37,25 @@ impl<T: Clone> Candidates<T> {
         }
     }
 
-    /// The best that may be tried now, and its place; only a better one than that at `than`, if one is in use.
-    pub(super) fn choose(&self, now: Duration, than: Option<usize>) -> Option<(usize, T)> {
+    /// The best that may be tried now, and its place, of those that are not to be `left_out`.
+    pub(super) fn best(&self, now: Duration, left_out: impl Fn(&T) -> bool) -> Option<(usize, T)> {
+        self.better_than(self.list.len(), now, left_out)
+    }
+
+    /// The same, only of those that are better than the one at `current`.
+    pub(super) fn better_than(
+        &self,
+        current: usize,
+        now: Duration,
+        left_out: impl Fn(&T) -> bool,
+    ) -> Option<(usize, T)> {
         self.list
             .iter()
-            .take(than.unwrap_or(usize::MAX))
+            .take(current)
             .enumerate()
-            .find(|(_, candidate)| candidate.hold.is_none_or(|hold| hold <= now))
+            .find(|(_, candidate)| {
+                candidate.hold.is_none_or(|hold| hold <= now) && !left_out(&candidate.what)
+            })
             .map(|(at, candidate)| (at, candidate.what.clone()))
     }
 
@@ -73,25 +85,39 @@ mod tests {
         Duration::from_secs(secs)
     }
 
+    fn none(_: &&str) -> bool {
+        false
+    }
+
     #[test]
     fn a_failure_makes_room_for_the_next_and_is_forgiven_after_a_while() {
         let mut candidates = Candidates::new(["hardware", "software"]);
-        assert_eq!(candidates.choose(secs(0), None), Some((0, "hardware")));
+        assert_eq!(candidates.best(secs(0), none), Some((0, "hardware")));
         candidates.failed(0, secs(0));
-        assert_eq!(candidates.choose(secs(1), None), Some((1, "software")));
-        assert_eq!(candidates.choose(secs(9), Some(1)), None, "in use");
-        assert_eq!(candidates.choose(secs(10), Some(1)), Some((0, "hardware")));
+        assert_eq!(candidates.best(secs(1), none), Some((1, "software")));
+        assert_eq!(candidates.better_than(1, secs(9), none), None, "in use");
+        assert_eq!(
+            candidates.better_than(1, secs(10), none),
+            Some((0, "hardware"))
+        );
         candidates.failed(0, secs(10));
-        assert_eq!(candidates.choose(secs(29), Some(1)), None, "twice as long");
-        assert_eq!(candidates.choose(secs(30), Some(1)), Some((0, "hardware")));
+        assert_eq!(
+            candidates.better_than(1, secs(29), none),
+            None,
+            "twice as long"
+        );
+        assert_eq!(
+            candidates.better_than(1, secs(30), none),
+            Some((0, "hardware"))
+        );
         candidates.worked(0);
         assert_eq!(
-            candidates.choose(secs(31), Some(0)),
+            candidates.better_than(0, secs(31), none),
             None,
             "the best is in use"
         );
         candidates.failed(0, secs(40));
-        assert_eq!(candidates.choose(secs(50), None), Some((0, "hardware")));
+        assert_eq!(candidates.best(secs(50), none), Some((0, "hardware")));
     }
 
     #[test]
@@ -99,14 +125,22 @@ mod tests {
         let mut candidates = Candidates::new(["one", "two"]);
         candidates.failed(0, secs(0));
         candidates.failed(1, secs(0));
-        assert_eq!(candidates.choose(secs(1), None), None);
+        assert_eq!(candidates.best(secs(1), none), None);
         let mut now = secs(0);
         for _ in 0..100 {
             candidates.failed(0, now);
             candidates.failed(1, now);
             now += LONGEST_HOLD;
-            assert!(candidates.choose(now, None).is_some());
+            assert!(candidates.best(now, none).is_some());
         }
-        assert_eq!(Candidates::<u8>::new([]).choose(now, None), None);
+        assert_eq!(Candidates::<u8>::new([]).best(now, |_| false), None);
+    }
+
+    #[test]
+    fn what_is_left_out_is_passed_over_however_long_it_is_ago() {
+        let candidates = Candidates::new(["hangs", "works"]);
+        let hangs = |what: &&str| *what == "hangs";
+        assert_eq!(candidates.best(secs(900), hangs), Some((1, "works")));
+        assert_eq!(candidates.better_than(1, secs(900), hangs), None);
     }
 }

@@ -1,14 +1,18 @@
 //! What one source of a broadcast becomes: from captured frames to renditions.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 use super::{
-    rendition::Rendition,
+    closing::Closing,
+    rendition::{Rendition, RenditionSnapshot},
     status::{
         CapturedFrame, Preview, PublishMediaError, RenditionInfo, SetSourceError, SourceStatus,
     },
@@ -24,10 +28,17 @@ use crate::{
     },
 };
 
+/// How long it is waited for the last frames of encoders, and for their devices to close. One that hangs is left to itself.
+const CLOSING_ENCODERS: Duration = Duration::from_secs(2);
+
+/// How long it is waited for a source to close, as the next one may be of the same device.
+const CLOSING_SOURCE: Duration = Duration::from_secs(10);
+
 /// Takes what a source captures, and has it encoded once for each rendition.
 ///
-/// Two locks, taken in this order: `switch` while the source is changed, which may take as long as a device needs; `state`
-/// for what is short, never while a device is opened or closed. The threads that capture want only the second.
+/// Three locks, taken in this order: `switch` while the source is changed, which may take as long as a device needs; `state`
+/// while a frame is handed to the encoders, never while a device is opened or closed; `snapshots` for a moment. The threads
+/// that capture want the last two, and who only looks wants the last.
 #[derive(Debug)]
 pub(in crate::media) struct Fanout {
     kind: MediaKind,
@@ -35,6 +46,11 @@ pub(in crate::media) struct Fanout {
     state: Mutex<State>,
     /// Held while the source is changed, so that one change is done before the next.
     switch: Mutex<()>,
+    snapshots: Mutex<Vec<RenditionSnapshot>>,
+    /// Whether the source is switched on.
+    enabled: Arc<AtomicBool>,
+    /// What all renditions may take together, bits a second.
+    limit: Mutex<Option<u64>>,
     status: watch::Sender<SourceStatus>,
     preview: watch::Sender<Option<CapturedFrame>>,
 }
@@ -44,13 +60,13 @@ struct State {
     /// Counts sources; what comes from an earlier one is not taken.
     epoch: u64,
     source: Option<RunningSource>,
+    /// A source that is being closed.
+    closing: Option<Closing>,
     phase: Phase,
     config: Option<FanoutConfig>,
     renditions: Vec<Rendition>,
     /// Places in the first catalog, until it is known what there is.
     reservations: Vec<TrackReservation>,
-    enabled: bool,
-    limit: Option<u64>,
     /// The limit, and which renditions were watched, when the bit rate was shared out.
     shares: Option<(Option<u64>, Vec<bool>)>,
     /// When the last frame was captured, of whichever source.
@@ -106,6 +122,40 @@ impl FanoutConfig {
     }
 }
 
+impl State {
+    /// Closes the source, if there is one.
+    fn close_source(&mut self) {
+        if let Some(source) = self.source.take() {
+            let before = self.closing.take();
+            self.closing = Some(Closing::start("close-source", move || {
+                source.stop();
+                if let Some(before) = before {
+                    before.join();
+                }
+            }));
+        }
+    }
+}
+
+/// Ends renditions, and waits for them and for the source, all at once, as long as that is worth it.
+fn close(source: Option<Closing>, gone: Vec<Rendition>) {
+    let begun = Instant::now();
+    let gone: Vec<_> = gone.into_iter().map(Rendition::into_closing).collect();
+    for (track, closing) in gone {
+        if let Some(closing) = closing {
+            closing.wait_until(begun + CLOSING_ENCODERS);
+        }
+        track.withdraw();
+    }
+    if let Some(source) = source {
+        source.wait_until(begun + CLOSING_SOURCE);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Fanout {
     pub fn new(kind: MediaKind, broadcast: LocalBroadcast) -> Arc<Self> {
         Arc::new(Self {
@@ -114,27 +164,29 @@ impl Fanout {
             state: Mutex::new(State {
                 epoch: 0,
                 source: None,
+                closing: None,
                 phase: Phase::Idle,
                 config: None,
                 renditions: Vec::new(),
                 reservations: Vec::new(),
-                enabled: true,
-                limit: None,
                 shares: None,
                 last: None,
             }),
             switch: Mutex::default(),
+            snapshots: Mutex::default(),
+            enabled: Arc::new(AtomicBool::new(true)),
+            limit: Mutex::default(),
             status: watch::Sender::new(SourceStatus::Idle),
             preview: watch::Sender::new(None),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn switch(&self) -> MutexGuard<'_, ()> {
-        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.switch)
     }
 
     pub fn status(&self) -> watch::Receiver<SourceStatus> {
@@ -155,13 +207,8 @@ impl Fanout {
     ) -> Result<(), SetSourceError> {
         let _switch = self.switch();
         let format = config.ladder.format();
-        let (epoch, old, gone) = self.prepare(config);
-        for rendition in gone {
-            rendition.withdraw();
-        }
-        if let Some(old) = old {
-            old.stop();
-        }
+        let (epoch, closing, gone) = self.prepare(config);
+        close(closing, gone);
         self.broadcast.resume();
         self.status.send_replace(SourceStatus::Starting);
         let sink: Arc<dyn FrameSink> = self.clone();
@@ -172,7 +219,12 @@ impl Fanout {
         };
         match source.start(tap, format) {
             Ok(source) => {
-                self.state().source = Some(source);
+                let mut state = self.state();
+                state.source = Some(source);
+                if !state.phase.is_open() {
+                    // It ended or failed at once.
+                    state.close_source();
+                }
                 Ok(())
             }
             Err(error) => {
@@ -190,8 +242,9 @@ impl Fanout {
         }
     }
 
-    /// Makes room for another source. Gives its number, the source before it, and the renditions that it will not have.
-    fn prepare(&self, config: FanoutConfig) -> (u64, Option<RunningSource>, Vec<Rendition>) {
+    /// Makes room for another source. Gives its number, the source before it, which is being closed, and the renditions that it
+    /// will not have.
+    fn prepare(&self, config: FanoutConfig) -> (u64, Option<Closing>, Vec<Rendition>) {
         let names = config.ladder.names();
         let mut state = self.state();
         state.epoch += 1;
@@ -224,7 +277,9 @@ impl Fanout {
         state.config = Some(config);
         state.phase = Phase::Starting;
         state.shares = None;
-        (state.epoch, state.source.take(), gone)
+        state.close_source();
+        self.take_snapshots(&state);
+        (state.epoch, state.closing.take(), gone)
     }
 
     /// Takes another source for the same tracks.
@@ -236,58 +291,41 @@ impl Fanout {
     /// Lets go of the source, and ends the tracks.
     pub fn stop(&self) {
         let _switch = self.switch();
-        let (old, gone) = {
+        let (closing, gone) = {
             let mut state = self.state();
             state.epoch += 1;
             state.phase = Phase::Idle;
             state.config = None;
             state.reservations.clear();
-            (state.source.take(), std::mem::take(&mut state.renditions))
+            state.close_source();
+            let gone = std::mem::take(&mut state.renditions);
+            self.take_snapshots(&state);
+            (state.closing.take(), gone)
         };
-        for rendition in gone {
-            rendition.withdraw();
-        }
-        if let Some(old) = old {
-            old.stop();
-        }
+        close(closing, gone);
         self.status.send_replace(SourceStatus::Idle);
     }
 
     pub fn set_enabled(&self, enabled: bool) {
-        let mut state = self.state();
-        state.enabled = enabled;
-        if self.kind == MediaKind::Video {
-            for rendition in &mut state.renditions {
-                rendition.set_enabled(enabled);
-            }
-        }
+        self.enabled.store(enabled, Ordering::Release);
     }
 
     pub fn is_enabled(&self) -> bool {
-        self.state().enabled
+        self.enabled.load(Ordering::Acquire)
     }
 
     pub fn set_limit(&self, limit: Option<u64>) {
-        self.state().limit = limit;
+        *lock(&self.limit) = limit;
     }
 
     pub fn renditions(&self) -> Vec<RenditionInfo> {
-        let state = self.state();
-        state
-            .renditions
-            .iter()
-            .map(|rendition| RenditionInfo {
-                name: rendition.spec.name.clone(),
-                config: rendition.track.config(),
-                encoder: rendition.encoder(),
-                nominal: rendition.spec.bitrate,
-                bitrate: rendition.bitrate(),
-                watched: rendition.track.is_watched(),
-                frames_encoded: rendition.track.encoded.load(Ordering::Relaxed),
-                frames_sent: rendition.track.sent.load(Ordering::Relaxed),
-                bytes_sent: rendition.track.bytes.load(Ordering::Relaxed),
-            })
-            .collect()
+        let snapshots = lock(&self.snapshots);
+        snapshots.iter().map(RenditionSnapshot::info).collect()
+    }
+
+    fn take_snapshots(&self, state: &State) {
+        let snapshots = state.renditions.iter().map(Rendition::snapshot);
+        *lock(&self.snapshots) = snapshots.collect();
     }
 
     fn fail(&self, error: PublishMediaError) {
@@ -323,9 +361,9 @@ impl Fanout {
                         config.codec,
                         spec.name.clone(),
                         spec.bitrate,
+                        self.sending(),
                     );
-                    let mut rendition = Rendition::new(spec, track, config.candidates.clone());
-                    rendition.set_enabled(state.enabled || self.kind == MediaKind::Audio);
+                    let rendition = Rendition::new(spec, track, config.candidates.clone());
                     state.renditions.push(rendition);
                 }
             }
@@ -335,10 +373,18 @@ impl Fanout {
         state.shares = None;
     }
 
+    /// Whether frames are sent: sound that is switched off goes on as silence.
+    fn sending(&self) -> Arc<AtomicBool> {
+        match self.kind {
+            MediaKind::Video => self.enabled.clone(),
+            MediaKind::Audio => Arc::new(AtomicBool::new(true)),
+        }
+    }
+
     /// Gives each rendition its part of the bit rate, when there is another part to give.
-    fn share_out(state: &mut State) {
+    fn share_out(&self, state: &mut State) {
         let watched: Vec<_> = state.renditions.iter().map(Rendition::is_wanted).collect();
-        let now = (state.limit, watched);
+        let now = (*lock(&self.limit), watched);
         if state.shares.as_ref() == Some(&now) {
             return;
         }
@@ -387,6 +433,7 @@ impl Fanout {
             rendition.track.moves.store(moves, Ordering::Relaxed);
             rendition.frame(caps, buffer, timestamp);
         }
+        self.take_snapshots(state);
         let problem = state.renditions.iter().find_map(Rendition::problem);
         self.status.send_if_modified(|status| {
             let next = match (&*status, problem) {
@@ -428,11 +475,11 @@ impl FrameSink for Fanout {
             state.phase = Phase::Running(caps.clone());
             self.configure(&mut state, caps);
         }
-        let silence = (self.kind == MediaKind::Audio && !state.enabled)
+        let silence = (self.kind == MediaKind::Audio && !self.is_enabled())
             .then(|| silent(caps, buffer))
             .flatten();
         let buffer = silence.as_ref().unwrap_or(buffer);
-        Self::share_out(&mut state);
+        self.share_out(&mut state);
         self.encode(&mut state, caps, buffer, timestamp, moves);
         true
     }
@@ -448,6 +495,8 @@ impl FrameSink for Fanout {
             for rendition in &mut state.renditions {
                 rendition.end();
             }
+            state.close_source();
+            self.take_snapshots(&state);
         }
         self.status.send_replace(SourceStatus::Ended);
     }
@@ -461,11 +510,15 @@ impl FrameSink for Fanout {
             }
             state.phase = Phase::Failed;
             state.reservations.clear();
-            if let Some(last) = state.last {
-                for rendition in &state.renditions {
+            let last = state.last;
+            for rendition in &mut state.renditions {
+                rendition.close();
+                if let Some(last) = last {
                     rendition.track.pause(last);
                 }
             }
+            state.close_source();
+            self.take_snapshots(&state);
         }
         tracing::warn!(%error, "the source failed");
         self.fail(PublishMediaError::Source(error));

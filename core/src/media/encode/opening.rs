@@ -3,15 +3,21 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
     time::Duration,
 };
 
 use super::{
+    closing::Closing,
     pipeline::{AUDIO_BACKLOG, EncoderPipeline, RawFrame, VIDEO_BACKLOG},
     track::RenditionTrack,
 };
 use crate::media::ladder::plan::RenditionSpec;
+
+/// An encoder that is not open after so long hangs.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long it is waited for an earlier encoder to close. One that hangs is not to keep the next from opening.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is opened.
 #[derive(Debug)]
@@ -24,18 +30,22 @@ pub(super) struct OpenRequest {
     /// Its number among the encoders of the track; see [`RenditionTrack::issue_number`].
     pub number: u64,
     /// An earlier encoder that is still being closed: some devices serve one at a time.
-    pub after: Option<JoinHandle<()>>,
+    pub after: Option<Closing>,
 }
 
 #[derive(Debug)]
 pub(super) struct Opening {
     /// Of the candidates, the one that is opened.
     pub candidate: usize,
+    pub factory: gst::ElementFactory,
     /// With which bit rate, bits a second.
     pub bitrate: u64,
+    /// When it was begun, in the time of frames.
+    since: Duration,
     video: bool,
     state: Arc<Mutex<State>>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread that opens it.
+    thread: Closing,
 }
 
 #[derive(Debug)]
@@ -56,32 +66,29 @@ impl Opening {
             result: None,
         }));
         let (track, video) = (request.track.clone(), request.track.codec().is_video());
-        let bitrate = request.spec.bitrate;
+        let factory = request.factory.clone();
+        let (bitrate, since) = (request.spec.bitrate, request.zero);
         let done = {
             let state = state.clone();
             move |result| lock(&state).finish(result, &track)
         };
-        let failed = done.clone();
-        let spawned = std::thread::Builder::new()
-            .name("open-encoder".into())
-            .spawn(move || {
-                if let Some(after) = request.after {
-                    let _ = after.join();
-                }
-                done(EncoderPipeline::start(
-                    &request.factory,
-                    &request.spec,
-                    request.zero,
-                    &request.track,
-                    request.number,
-                ));
-            });
-        let thread = spawned
-            .inspect_err(|error| failed(Err(error.to_string())))
-            .ok();
+        let thread = Closing::start("open-encoder", move || {
+            if let Some(after) = request.after {
+                after.wait(PATIENCE);
+            }
+            done(EncoderPipeline::start(
+                &request.factory,
+                &request.spec,
+                request.zero,
+                &request.track,
+                request.number,
+            ));
+        });
         Self {
             candidate,
+            factory,
             bitrate,
+            since,
             video,
             state,
             thread,
@@ -107,7 +114,7 @@ impl Opening {
     }
 
     /// No more frames: what waits is encoded, and then the track ends.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         let mut state = lock(&self.state);
         state.ended = true;
         if let Some(Ok(encoder)) = &state.result {
@@ -115,21 +122,48 @@ impl Opening {
         }
     }
 
+    /// Whether it takes so long that it will never be open, at the time of a frame.
+    pub(super) fn hangs(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) >= LIMIT
+    }
+
     /// Waits until it is open, and closes it.
-    pub(super) fn close(mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        if let Some((Ok(encoder), _)) = self.result() {
+    pub(super) fn close(self) {
+        if let Some(encoder) = self.opened() {
             encoder.stop();
         }
     }
 
-    /// How it went, once that is known, and the frames that nobody took.
-    pub(super) fn result(&self) -> Option<(Result<EncoderPipeline, String>, VecDeque<RawFrame>)> {
-        let mut state = lock(&self.state);
-        let result = state.result.take()?;
-        Some((result, std::mem::take(&mut state.waiting)))
+    /// Waits until it is open and what waits for it is encoded, ends the track, and closes it.
+    pub(super) fn finish(self, track: &RenditionTrack) {
+        self.end();
+        if !self.thread.wait(LIMIT) {
+            track.finish();
+        }
+        match self.opened() {
+            Some(encoder) => encoder.finish(track),
+            None => track.finish(),
+        }
+    }
+
+    /// Waits until it is open.
+    fn opened(self) -> Option<EncoderPipeline> {
+        self.thread.join();
+        lock(&self.state).result.take()?.ok()
+    }
+
+    /// The frames that wait for it.
+    pub(super) fn take_waiting(&self) -> VecDeque<RawFrame> {
+        std::mem::take(&mut lock(&self.state).waiting)
+    }
+
+    /// How it went, once that is known.
+    pub(super) fn result(&self) -> Option<Result<EncoderPipeline, String>> {
+        // Looked at first: when it is done, its result is there, unless there was no thread to be had, or it broke off.
+        let done = self.thread.is_done();
+        let lost = || Err("there is no thread to open it on".to_owned());
+        let result = lock(&self.state).result.take();
+        result.or_else(|| done.then(lost))
     }
 }
 

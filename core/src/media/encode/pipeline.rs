@@ -4,6 +4,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -39,20 +40,42 @@ pub(super) struct RawFrame {
     pub keyframe: bool,
 }
 
+/// How long an encoder may take to give its last frames.
+const LAST_FRAMES: Duration = Duration::from_secs(10);
+
 /// How an encoder does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Health {
     failure: Mutex<Option<String>>,
     /// Frames that came out.
     produced: AtomicU64,
+    /// Says that nothing more comes out.
+    over: mpsc::SyncSender<()>,
 }
 
 impl Health {
+    fn new() -> (Arc<Self>, mpsc::Receiver<()>) {
+        let (over, is_over) = mpsc::sync_channel(1);
+        let health = Self {
+            failure: Mutex::default(),
+            produced: AtomicU64::default(),
+            over,
+        };
+        (Arc::new(health), is_over)
+    }
+
+    /// Nothing more comes out.
+    fn end(&self) {
+        // Where it was said before it need not be said again.
+        let _ = self.over.try_send(());
+    }
+
     fn fail(&self, reason: String) {
         self.failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(reason);
+        self.end();
     }
 }
 
@@ -75,6 +98,8 @@ pub(super) struct EncoderPipeline {
     /// From which timestamp on a picture is to become a key frame.
     keyframe_due: Arc<AtomicU64>,
     health: Arc<Health>,
+    /// Hears of the end, or of a failure.
+    is_over: mpsc::Receiver<()>,
 }
 
 impl EncoderPipeline {
@@ -101,7 +126,7 @@ impl EncoderPipeline {
                 speech: spec.speech,
             },
         )?;
-        let health = Arc::new(Health::default());
+        let (health, is_over) = Health::new();
         let pipeline = gst::Pipeline::new();
         if let Some(bus) = pipeline.bus() {
             let health = health.clone();
@@ -144,6 +169,7 @@ impl EncoderPipeline {
             number,
             keyframe_due,
             health,
+            is_over,
         };
         encoder
             .assemble(track.codec(), spec, sink)
@@ -288,6 +314,16 @@ impl EncoderPipeline {
         let _ = self.pipeline.set_state(gst::State::Null);
     }
 
+    /// Waits until what is inside has come out, ends the track, and stops it.
+    pub fn finish(self, track: &RenditionTrack) {
+        self.end();
+        if self.is_over.recv_timeout(LAST_FRAMES).is_err() {
+            tracing::warn!(track = track.name(), "the encoder keeps its last frames");
+        }
+        track.finish();
+        self.stop();
+    }
+
     /// No more frames: what is inside comes out, and then the track ends.
     pub fn end(&self) {
         let _ = self.input.end_of_stream();
@@ -318,7 +354,8 @@ fn sink(
     health: &Arc<Health>,
 ) -> gst_app::AppSink {
     let sink = encoded_sink();
-    let (track, health, end) = (track.clone(), health.clone(), track.clone());
+    let (track, health) = (track.clone(), health.clone());
+    let (ended, over) = (track.clone(), health.clone());
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
             .new_sample(move |sink| {
@@ -341,7 +378,10 @@ fn sink(
                 }
                 Ok(gst::FlowSuccess::Ok)
             })
-            .eos(move |_| end.encoder_ended(number))
+            .eos(move |_| {
+                ended.encoder_ended(number);
+                over.end();
+            })
             .build(),
     );
     sink

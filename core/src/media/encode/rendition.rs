@@ -1,17 +1,17 @@
 //! One rendition: when it is encoded, by which encoder, and what happens when that fails.
 
 use std::{
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use super::{
     bitrate::BitrateSteps,
     candidates::Candidates,
+    closing::Closing,
     opening::{OpenRequest, Opening},
     pipeline::{EncoderPipeline, RawFrame},
-    status::PublishMediaError,
+    status::{PublishMediaError, RenditionInfo},
     track::RenditionTrack,
     watchdog::Watchdog,
 };
@@ -24,16 +24,13 @@ use crate::media::{
 };
 
 /// An encoder that made so many frames before it failed may be started again; one that did not is no good.
-const SOUND: u64 = 100;
+const PROVEN_FRAMES: u64 = 100;
 
 /// An encoder that nobody needed for so long is closed: devices have few sessions.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long an encoder that was replaced may take to give its last frames.
 const DRAIN: Duration = Duration::from_secs(2);
-
-/// How long it is waited for a device to close.
-const CLOSING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Rendition {
@@ -47,11 +44,12 @@ pub(super) struct Rendition {
     next: Option<Active>,
     /// The encoder that was active before, and when it was given its last frame. It is open until its last frame is out.
     previous: Option<(Active, Duration)>,
-    /// An encoder that is being closed.
-    closing: Option<JoinHandle<()>>,
+    /// Encoders that are being closed.
+    closing: Option<Closing>,
+    /// Those that did not open in time, as long as they still do not.
+    hanging: Vec<(gst::ElementFactory, Closing)>,
     gate: Gate,
     pacer: Option<Pacer>,
-    enabled: bool,
     /// What the encoder is to be told, bits a second.
     bitrate: u64,
     /// Since when nobody has needed the encoder.
@@ -60,6 +58,8 @@ pub(super) struct Rendition {
     failure: String,
     /// No encoder can be had for now.
     stopped: bool,
+    /// The source came to its end.
+    ended: bool,
     /// Nothing comes of it any more, for this reason.
     failed: Option<PublishMediaError>,
 }
@@ -102,11 +102,12 @@ impl Rendition {
             next: None,
             previous: None,
             closing: None,
+            hanging: Vec::new(),
             gate: Gate::default(),
-            enabled: true,
             idle: None,
             failure: String::new(),
             stopped: false,
+            ended: false,
             failed: None,
         }
     }
@@ -154,30 +155,25 @@ impl Rendition {
         }
     }
 
-    /// Whether frames are sent at all.
-    pub fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-        self.track.set_open(enabled);
-    }
-
     /// Whether somebody watches it, so that it takes part of the bit rate.
     pub fn is_wanted(&self) -> bool {
-        !self.stopped && self.failed.is_none() && self.enabled && self.track.is_watched()
+        !self.stopped && self.failed.is_none() && self.track.is_enabled() && self.track.is_watched()
     }
 
     pub fn set_bitrate(&mut self, bitrate: u64) {
         self.bitrate = bitrate;
     }
 
-    /// The bit rate that the encoder has, or is to have where there is none.
-    pub fn bitrate(&self) -> u64 {
+    /// As it stands.
+    pub fn snapshot(&self) -> RenditionSnapshot {
         let active = self.active.as_ref();
-        active.map_or(self.bitrate, |active| active.steps.applied())
-    }
-
-    /// The element that encodes, if one does.
-    pub fn encoder(&self) -> Option<String> {
-        self.active.as_ref().map(|active| active.encoder.name())
+        RenditionSnapshot {
+            name: self.spec.name.clone(),
+            track: self.track.clone(),
+            encoder: active.map(|active| active.encoder.name()),
+            nominal: self.spec.bitrate,
+            bitrate: active.map_or(self.bitrate, |active| active.steps.applied()),
+        }
     }
 
     /// Takes a captured frame.
@@ -197,9 +193,8 @@ impl Rendition {
         }
         self.take_opened(time);
         self.look_after(time);
-        let can_encode = self.active.is_some()
-            || self.opening.is_some()
-            || self.candidates.choose(time, None).is_some();
+        let can_encode =
+            self.active.is_some() || self.opening.is_some() || self.best_candidate(time).is_some();
         if !can_encode {
             self.stopped = true;
             if !self.track.is_described() {
@@ -212,7 +207,7 @@ impl Rendition {
             time,
             GateInput {
                 described: self.track.is_described(),
-                wanted: can_encode && self.enabled && self.track.is_watched(),
+                wanted: can_encode && self.track.is_enabled() && self.track.is_watched(),
                 group: self.track.group(),
                 viewers: self.track.viewers_joined(),
             },
@@ -259,7 +254,7 @@ impl Rendition {
             return;
         }
         if self.opening.is_none() {
-            let Some((candidate, factory)) = self.candidates.choose(now, None) else {
+            let Some((candidate, factory)) = self.best_candidate(now) else {
                 return;
             };
             let number = self.track.issue_number();
@@ -285,7 +280,12 @@ impl Rendition {
         if self.opening.is_some() || self.next.is_some() || self.previous.is_some() {
             return;
         }
-        if let Some((candidate, factory)) = self.candidates.choose(now, Some(active.candidate)) {
+        let better = self
+            .candidates
+            .better_than(active.candidate, now, |factory| {
+                is_hanging(&self.hanging, factory)
+            });
+        if let Some((candidate, factory)) = better {
             let number = self.track.issue_number();
             self.open(candidate, factory, now, number);
         } else if change == RateChange::Rebuild
@@ -325,17 +325,28 @@ impl Rendition {
         let Some(opening) = &self.opening else {
             return;
         };
-        let Some((result, waiting)) = opening.result() else {
+        let result = opening.result();
+        let hangs = result.is_none() && opening.hangs(now);
+        if result.is_none() && !hangs {
+            return;
+        }
+        let Some(opening) = self.opening.take() else {
             return;
         };
         let (candidate, bitrate) = (opening.candidate, opening.bitrate);
-        self.opening = None;
+        let waiting = opening.take_waiting();
+        let result = result.unwrap_or_else(|| {
+            let factory = opening.factory.clone();
+            let closing = Closing::start("close-encoder", move || opening.close());
+            self.hanging.push((factory, closing));
+            Err("it does not open".to_owned())
+        });
         match result {
             Ok(encoder) => {
                 let opened = Active {
                     candidate,
+                    watchdog: Watchdog::new(encoder.encodes_video()),
                     encoder,
-                    watchdog: Watchdog::default(),
                     steps: BitrateSteps::new(bitrate, now),
                 };
                 if self.active.is_some() {
@@ -399,74 +410,116 @@ impl Rendition {
                 failure,
                 "the encoder failed"
             );
-            if produced < SOUND {
+            if produced < PROVEN_FRAMES {
                 self.candidates.failed(active.candidate, now);
             }
             self.failure = failure;
             self.close();
             self.gate = Gate::default();
             self.track.set_discontinuity();
-        } else if produced >= SOUND {
+        } else if produced >= PROVEN_FRAMES {
             self.candidates.worked(active.candidate);
         }
     }
 
     /// Closes all encoders.
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         let (active, opening) = (self.active.take(), self.opening.take());
+        self.close_others();
+        self.close_encoder(active, opening);
+    }
+
+    /// Closes the encoder that was active before, and the one that would have been next.
+    fn close_others(&mut self) {
         let previous = self.previous.take().map(|(previous, _)| previous);
         for encoder in [previous, self.next.take()] {
             self.close_encoder(encoder, None);
         }
-        self.close_encoder(active, opening);
     }
 
-    /// Closes an encoder, and one that is being opened, on a thread of its own.
+    /// Closes an encoder, and one that is being opened.
     fn close_encoder(&mut self, active: Option<Active>, opening: Option<Opening>) {
         if opening.is_none() && active.is_none() {
             return;
         }
+        self.close_by(move || {
+            if let Some(active) = active {
+                active.encoder.stop();
+            }
+            if let Some(opening) = opening {
+                opening.close();
+            }
+        });
+    }
+
+    fn close_by(&mut self, close: impl FnOnce() + Send + 'static) {
         let before = self.closing.take();
-        let closing = std::thread::Builder::new()
-            .name("close-encoder".into())
-            .spawn(move || {
-                if let Some(active) = active {
-                    active.encoder.stop();
-                }
-                if let Some(opening) = opening {
-                    opening.close();
-                }
-                if let Some(before) = before {
-                    let _ = before.join();
-                }
-            });
-        // Without a thread it was dropped, which stops it too.
-        self.closing = closing.ok();
+        self.closing = Some(Closing::start("close-encoder", move || {
+            close();
+            if let Some(before) = before {
+                before.join();
+            }
+        }));
     }
 
-    /// Ends the track, and waits until the encoder is closed, but not for a device that hangs.
-    pub fn withdraw(mut self) {
-        self.track.withdraw();
-        self.close();
-        let begun = Instant::now();
-        while self
-            .closing
-            .as_ref()
-            .is_some_and(|closing| !closing.is_finished())
-            && begun.elapsed() < CLOSING
-        {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// The source came to its end.
+    /// The source came to its end: the track ends when the encoder has given its last frames, and the encoder is closed.
     pub fn end(&mut self) {
-        match (&self.active, &self.opening) {
-            (Some(active), _) => active.encoder.end(),
-            (None, Some(opening)) => opening.end(),
-            (None, None) => self.track.finish(),
+        self.close_others();
+        let track = self.track.clone();
+        match (self.active.take(), self.opening.take()) {
+            (Some(active), _) => self.close_by(move || active.encoder.finish(&track)),
+            (None, Some(opening)) => self.close_by(move || opening.finish(&track)),
+            // The thread that closes the encoder sees to it.
+            (None, None) if self.ended => {}
+            (None, None) => track.finish(),
+        }
+        self.ended = true;
+    }
+
+    /// Ends it for good. Gives its track, to be withdrawn when the encoders are closed.
+    pub fn into_closing(mut self) -> (Arc<RenditionTrack>, Option<Closing>) {
+        self.end();
+        (self.track, self.closing)
+    }
+
+    /// The best encoder that may be tried now, and its place.
+    fn best_candidate(&mut self, now: Duration) -> Option<(usize, gst::ElementFactory)> {
+        self.hanging.retain(|(_, closing)| !closing.is_done());
+        self.candidates
+            .best(now, |factory| is_hanging(&self.hanging, factory))
+    }
+}
+
+/// What is known of a rendition, for those who only look: a slow encoder holds up none of them.
+#[derive(Debug)]
+pub(super) struct RenditionSnapshot {
+    name: String,
+    track: Arc<RenditionTrack>,
+    encoder: Option<String>,
+    nominal: u64,
+    bitrate: u64,
+}
+
+impl RenditionSnapshot {
+    pub fn info(&self) -> RenditionInfo {
+        let track = &self.track;
+        RenditionInfo {
+            name: self.name.clone(),
+            config: track.config(),
+            encoder: self.encoder.clone(),
+            nominal: self.nominal,
+            bitrate: self.bitrate,
+            watched: track.is_watched(),
+            frames_encoded: track.encoded.load(Ordering::Relaxed),
+            frames_sent: track.sent.load(Ordering::Relaxed),
+            bytes_sent: track.bytes.load(Ordering::Relaxed),
         }
     }
+}
+
+fn is_hanging(hanging: &[(gst::ElementFactory, Closing)], factory: &gst::ElementFactory) -> bool {
+    let mut hanging = hanging.iter();
+    hanging.any(|(element, closing)| element == factory && !closing.is_done())
 }
 
 fn pacer(spec: &RenditionSpec) -> Option<Pacer> {

@@ -26,7 +26,7 @@ pub(in crate::media) struct RenditionTrack {
     /// Known when the track is.
     demand: OnceLock<Demand>,
     /// Whether frames may be sent; not so while the source is switched off.
-    open: AtomicBool,
+    enabled: Arc<AtomicBool>,
     /// How often the timeline was moved.
     pub moves: AtomicU32,
     /// Frames that came out of encoders.
@@ -64,6 +64,7 @@ impl RenditionTrack {
         codec: Codec,
         name: String,
         bitrate: u64,
+        enabled: Arc<AtomicBool>,
     ) -> Arc<Self> {
         let writer = TrackWriter::new(broadcast, codec, name.as_str())
             .with_reservation(reservation)
@@ -72,7 +73,7 @@ impl RenditionTrack {
             codec,
             name,
             demand: OnceLock::new(),
-            open: AtomicBool::new(true),
+            enabled,
             moves: AtomicU32::new(0),
             encoded: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -155,8 +156,9 @@ impl RenditionTrack {
         self.state().group
     }
 
-    pub fn set_open(&self, open: bool) {
-        self.open.store(open, Ordering::Release);
+    /// Whether frames may be sent.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
     }
 
     /// Says that the next key frame does not continue what was before.
@@ -238,7 +240,7 @@ impl RenditionTrack {
             return;
         };
         self.demand.get_or_init(|| track.demand());
-        if !self.open.load(Ordering::Acquire) || !track.is_watched() {
+        if !self.is_enabled() || !track.is_watched() {
             if frame.discontinuity {
                 state.writer.set_discontinuity();
             }
