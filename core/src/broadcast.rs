@@ -28,6 +28,7 @@ pub use hang::catalog::{
 };
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub(crate) use readers::{ReaderShare, Readers};
+pub(crate) use remote::PeerRate;
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,

@@ -11,12 +11,15 @@ enum Kind {
     Held,
     /// Something flows through it.
     InUse,
+    /// Something flows through it that this side has asked for.
+    Read,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     all: usize,
     in_use: usize,
+    read: usize,
     /// Nobody gets one any more.
     sealed: bool,
 }
@@ -43,9 +46,19 @@ impl Leases {
         Lease::take(&self.0, Kind::InUse)
     }
 
+    /// For whoever reads what comes through it. `None` when it was let go of.
+    pub(crate) fn read(&self) -> Option<Lease> {
+        Lease::take(&self.0, Kind::Read)
+    }
+
     /// Whether anything flows through it.
     pub(crate) fn is_in_use(&self) -> bool {
         self.0.borrow().in_use > 0
+    }
+
+    /// Whether anybody reads what comes through it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.0.borrow().read > 0
     }
 
     /// Waits until nobody has had a lease for as long as `grace`, and gives none from then on. Cancel safe.
@@ -74,8 +87,11 @@ impl Count {
     fn change(&mut self, kind: Kind, change: impl Fn(&mut usize)) -> bool {
         let before = self.all;
         change(&mut self.all);
-        if kind == Kind::InUse {
+        if kind != Kind::Held {
             change(&mut self.in_use);
+        }
+        if kind == Kind::Read {
+            change(&mut self.read);
         }
         before == 0 || self.all == 0
     }
@@ -140,7 +156,8 @@ mod tests {
         let second = leases.occupy().unwrap();
         let third = second.clone();
         drop(second);
-        assert!(leases.is_in_use());
+        assert!(leases.is_in_use() && !leases.is_read());
+        drop(leases.read().inspect(|_| assert!(leases.is_read())));
         assert!(
             tokio::time::timeout(GRACE * 2, &mut released)
                 .await

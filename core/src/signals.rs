@@ -6,19 +6,15 @@ use std::{
     time::Duration,
 };
 
-use iroh::endpoint::{Connection, WeakConnectionHandle};
-use moq_lite::bandwidth;
+use iroh::endpoint::Connection;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, debug_span};
+use tracing::{Instrument, debug_span};
 
-use crate::{
-    broadcast::Readers,
-    transport::{PathInfo, PathKind},
-};
+use crate::transport::{Link, PathInfo, PathKind};
 
 /// How often signals and statistics are taken.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -30,8 +26,11 @@ pub const INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct NetworkSignals {
-    /// Smoothed round-trip time of the path in use.
+    /// Smoothed round-trip time of the path in use, and at least for how long something that was sent has been without an
+    /// answer.
     pub rtt: Duration,
+    /// How long nothing at all has come from the peer, within an [`INTERVAL`]. Who is there says something each second.
+    pub silence: Duration,
     /// Of the packets that this side sent in the interval, or found lost in it, the share that was lost: 0 to 1. What the
     /// peer's packets lose is not known here.
     pub loss_rate: f64,
@@ -43,8 +42,8 @@ pub struct NetworkSignals {
     /// controller.
     ///
     /// `None` where the peer's version of MoQ does not carry it, where its controller makes no such estimate, and from
-    /// [`spawn_signal_producer`], which knows of QUIC alone. An idle path is not explored: the figure may lie far below
-    /// what there is.
+    /// [`spawn_signal_producer`], which knows of QUIC alone; and while nothing comes from the peer. An idle path is not
+    /// explored: the figure may lie far below what there is.
     pub download_bandwidth: Option<u64>,
     /// How much later than at best what the peer sends arrives, by the timestamps of the media that is read of it: a queue
     /// on the way down. A rise of [`rtt`](Self::rtt) that this explains is none of the way up.
@@ -70,7 +69,39 @@ pub struct SignalMeter {
     /// go on from there.
     left: VecDeque<PathInfo>,
     congestion_events: u64,
+    /// Whether the peer says anything at all when it is asked.
+    answers: Unanswered,
+    /// Whether it acknowledges what streams carry, where what it sends comes through and nothing else does.
+    acknowledgements: Unanswered,
+    /// When anything came last.
+    received: Duration,
 }
+
+/// Since when something that was sent is without an answer.
+#[derive(Debug, Default)]
+struct Unanswered {
+    asked: u64,
+    answers: u64,
+    since: Option<Duration>,
+}
+
+impl Unanswered {
+    /// Takes the counters of what asks for an answer and of answers, at `now`; says for how long there was none.
+    fn sample(&mut self, now: Duration, asked: u64, answers: u64) -> Duration {
+        if answers != self.answers {
+            // What was asked in the meantime may be answered, or not yet.
+            self.since = None;
+        } else if asked != self.asked {
+            // Some time since the last look.
+            self.since.get_or_insert(now);
+        }
+        (self.asked, self.answers) = (asked, answers);
+        self.since.map_or(Duration::ZERO, |since| now - since)
+    }
+}
+
+/// A silence that is longer than what peers usually leave between two packets: what they said before counts no more.
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How many paths are remembered. A connection has a handful at a time.
 const PATHS: usize = 8;
@@ -81,6 +112,8 @@ const PATHS: usize = 8;
 pub struct Sample {
     /// When they were read, from any fixed point.
     pub at: Duration,
+    /// Which connection these are of; another one begins its counters anew.
+    pub connection: usize,
     /// The path in use.
     pub path: PathInfo,
     /// What the peer says that it can send, bits per second.
@@ -91,29 +124,41 @@ pub struct Sample {
     pub received_bytes: u64,
     /// Bytes sent on all paths.
     pub sent_bytes: u64,
+    /// Packets received on all paths.
+    pub received_packets: u64,
+    /// Acknowledgements received on all paths.
+    pub acknowledgements: u64,
+    /// Frames of streams sent on all paths.
+    pub stream_frames: u64,
+    /// Frames sent on all paths that ask for an answer, those of streams too.
+    pub questions: u64,
 }
 
-/// What the layers above QUIC know of the way down.
-#[derive(Default)]
-struct Download {
-    /// What the peer says that it can send.
-    rate: Option<bandwidth::Consumer>,
-    /// Who reads what it sends.
-    readers: Readers,
+/// What is measured: what carries a session at the time, and what the layers above it know of the way down.
+pub(crate) struct Measured {
+    pub(crate) link: Link,
+    /// What the peer says that it can send, bits per second.
+    pub(crate) download_bandwidth: Option<u64>,
+    /// How much later than at best what it sends arrives.
+    pub(crate) download_delay: Duration,
 }
 
 impl Sample {
-    fn of(connection: &Connection, download: &Download, at: Duration) -> Self {
-        let stats = connection.stats();
-        let rate = download.rate.as_ref();
-        let delay = download.readers.download_delay(std::time::Instant::now());
+    fn of(measured: &Measured, at: Duration) -> Self {
+        let link = &measured.link;
+        let traffic = link.traffic();
         Self {
             at,
-            path: PathInfo::of(connection),
-            download_bandwidth: rate.and_then(|rate| Some(rate.peek()?.as_bps())),
-            download_delay: delay.unwrap_or_default(),
-            received_bytes: stats.udp_rx.bytes,
-            sent_bytes: stats.udp_tx.bytes,
+            connection: link.id(),
+            path: link.path(),
+            download_bandwidth: measured.download_bandwidth,
+            download_delay: measured.download_delay,
+            received_bytes: traffic.received_bytes,
+            sent_bytes: traffic.sent_bytes,
+            received_packets: traffic.received_packets,
+            acknowledgements: traffic.acknowledgements,
+            stream_frames: traffic.stream_frames,
+            questions: traffic.questions,
         }
     }
 }
@@ -122,15 +167,27 @@ impl SignalMeter {
     /// What the counters say, against those before.
     pub fn sample(&mut self, sample: Sample) -> NetworkSignals {
         let path = &sample.path;
+        // The counters of another connection have nothing to do with these.
+        let last = self
+            .last
+            .take()
+            .filter(|last| last.connection == sample.connection);
+        if last.is_none() {
+            self.left.clear();
+            self.answers = Unanswered::default();
+            self.acknowledgements = Unanswered::default();
+        }
+        let (unanswered, silence) = self.silence(&sample, last.as_ref());
         let mut signals = NetworkSignals {
-            rtt: path.rtt,
+            rtt: path.rtt.max(unanswered),
+            silence,
             available_bandwidth: path.rate.unwrap_or_else(|| window_rate(path)),
-            download_bandwidth: sample.download_bandwidth,
+            download_bandwidth: sample.download_bandwidth.filter(|_| silence < SILENCE),
             download_delay: sample.download_delay,
             path: path.kind,
             ..NetworkSignals::default()
         };
-        if let Some(last) = self.last.take() {
+        if let Some(last) = last {
             let elapsed = sample.at.saturating_sub(last.at).as_secs_f64();
             if elapsed > 0.0 {
                 let rate =
@@ -148,11 +205,26 @@ impl SignalMeter {
                 .congestion_events
                 .saturating_sub(before.congestion_events);
         } else {
-            self.congestion_events = path.congestion_events;
+            self.congestion_events += path.congestion_events;
         }
         signals.congestion_events = self.congestion_events;
         self.last = Some(sample);
         signals
+    }
+
+    /// For how long something that was sent is without an answer, and nothing has come.
+    fn silence(&mut self, sample: &Sample, last: Option<&Sample>) -> (Duration, Duration) {
+        let now = sample.at;
+        if last.is_none_or(|last| last.received_packets != sample.received_packets) {
+            self.received = now;
+        }
+        let answers = self
+            .answers
+            .sample(now, sample.questions, sample.received_packets);
+        let acknowledgements = &mut self.acknowledgements;
+        let acknowledged =
+            acknowledgements.sample(now, sample.stream_frames, sample.acknowledgements);
+        (answers.max(acknowledged), now.saturating_sub(self.received))
     }
 
     /// The counters of `path` when they were looked at last. Those of another path have nothing to do with them; a path
@@ -191,7 +263,7 @@ fn window_rate(path: &PathInfo) -> u64 {
 /// # use tokio_util::sync::CancellationToken;
 /// # async fn example(session: MoqSession) -> Result<(), Box<dyn std::error::Error>> {
 /// let shutdown = CancellationToken::new();
-/// let mut signals = spawn_signal_producer(session.connection(), shutdown.clone());
+/// let mut signals = spawn_signal_producer(&session.connection(), shutdown.clone());
 /// signals.changed().await?;
 /// println!("{:?}", signals.borrow().rtt);
 /// shutdown.cancel();
@@ -201,9 +273,8 @@ pub fn spawn_signal_producer(
     connection: &Connection,
     shutdown: CancellationToken,
 ) -> watch::Receiver<NetworkSignals> {
-    let sampler = Sampler::new(connection, Download::default());
-    let (sender, receiver) = watch::channel(sampler.signals);
-    sampler.spawn(shutdown, move |_, signals| {
+    let (sender, receiver) = watch::channel(NetworkSignals::default());
+    sample(weakly(connection), shutdown, move |_, signals| {
         sender.send_replace(signals);
     });
     receiver
@@ -217,19 +288,15 @@ pub(crate) struct Sampled {
 }
 
 impl Sampled {
-    /// Begins to measure, until the session ends.
+    /// Begins to measure what `look` gives, until the session ends.
     pub(crate) fn spawn(
-        connection: &Connection,
-        rate: Option<bandwidth::Consumer>,
-        readers: Readers,
+        look: impl Fn() -> Option<Measured> + Send + 'static,
         ended: CancellationToken,
     ) -> Self {
-        let sampler = Sampler::new(connection, Download { rate, readers });
-        let (sender, signals) = watch::channel(sampler.signals);
+        let (sender, signals) = watch::channel(NetworkSignals::default());
         let stats = NetStats::new();
-        stats.record(&sampler.first, sampler.signals);
         let record = stats.clone();
-        sampler.spawn(ended, move |sample, signals| {
+        sample(look, ended, move |sample, signals| {
             record.record(sample, signals);
             sender.send_replace(signals);
         });
@@ -297,70 +364,55 @@ pub fn spawn_stats_recorder(
     net_stats: NetStats,
     shutdown: CancellationToken,
 ) {
-    let sampler = Sampler::new(connection, Download::default());
-    net_stats.record(&sampler.first, sampler.signals);
-    sampler.spawn(shutdown, move |sample, signals| {
+    sample(weakly(connection), shutdown, move |sample, signals| {
         net_stats.record(sample, signals);
     });
 }
 
-/// Takes samples of a connection. The first is there at once, so that nobody takes what was not measured yet for a
-/// connection that carries nothing.
-struct Sampler {
-    connection: WeakConnectionHandle,
-    download: Download,
-    meter: SignalMeter,
-    begun: Instant,
-    first: Sample,
-    signals: NetworkSignals,
-    span: Span,
+/// A connection to be looked at. A strong handle would keep it open after everybody else has let go of it.
+fn weakly(connection: &Connection) -> impl Fn() -> Option<Measured> + Send + 'static {
+    let link = Link::from(connection.clone()).weak();
+    move || {
+        Some(Measured {
+            link: link.upgrade()?,
+            download_bandwidth: None,
+            download_delay: Duration::ZERO,
+        })
+    }
 }
 
-impl Sampler {
-    fn new(connection: &Connection, download: Download) -> Self {
-        let mut meter = SignalMeter::default();
-        let first = Sample::of(connection, &download, Duration::ZERO);
-        Self {
-            signals: meter.sample(first.clone()),
-            first,
-            meter,
-            begun: Instant::now(),
-            download,
-            span: debug_span!("signals", peer = %connection.remote_id().fmt_short()),
-            // A strong handle would keep the connection open after everybody else has let go of it.
-            connection: connection.weak_handle(),
-        }
-    }
-
-    /// Goes on in a task, until the connection ends or `shutdown` is cancelled.
-    fn spawn(
-        mut self,
-        shutdown: CancellationToken,
-        mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
-    ) {
-        let span = self.span.clone();
-        let sampling = async move {
-            let mut interval = tokio::time::interval_at(self.begun + INTERVAL, INTERVAL);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    _ = interval.tick() => {}
-                    () = shutdown.cancelled() => return,
-                }
-                let Some(connection) = self.connection.upgrade() else {
-                    return;
-                };
-                if connection.close_reason().is_some() {
-                    return;
-                }
-                let sample = Sample::of(&connection, &self.download, self.begun.elapsed());
-                drop(connection);
-                let signals = self.meter.sample(sample.clone());
-                take(&sample, signals);
+/// Takes samples of what `look` gives, until it gives nothing or what has ended, or `shutdown` is cancelled.
+///
+/// The first is taken at once, so that nobody takes what was not measured yet for a connection that carries nothing.
+fn sample(
+    look: impl Fn() -> Option<Measured> + Send + 'static,
+    shutdown: CancellationToken,
+    mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
+) {
+    let begun = Instant::now();
+    let mut meter = SignalMeter::default();
+    let mut measure = move || {
+        let measured = look().filter(|measured| measured.link.is_alive())?;
+        let sample = Sample::of(&measured, begun.elapsed());
+        take(&sample, meter.sample(sample.clone()));
+        Some(measured.link.remote_id())
+    };
+    let Some(peer) = measure() else { return };
+    let span = debug_span!("signals", peer = %peer.fmt_short());
+    let sampling = async move {
+        let mut interval = tokio::time::interval_at(begun + INTERVAL, INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = shutdown.cancelled() => return,
             }
-        };
-        tokio::spawn(sampling.instrument(span));
-    }
+            if measure().is_none() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(sampling.instrument(span));
 }
 
 #[cfg(test)]
@@ -379,11 +431,81 @@ mod tests {
         Sample {
             at: Duration::from_millis(ms),
             path,
-            download_bandwidth: None,
-            download_delay: Duration::ZERO,
             received_bytes: received,
             sent_bytes: received / 2,
+            ..Sample::default()
         }
+    }
+
+    /// A sample with these counts of packets and acknowledgements received, and of frames of streams and pings sent.
+    fn counted(ms: u64, received: u64, acknowledged: u64, streams: u64, pings: u64) -> Sample {
+        Sample {
+            received_packets: received,
+            acknowledgements: acknowledged,
+            stream_frames: streams,
+            questions: streams + pings,
+            ..sample(ms, 0, 0, 0)
+        }
+    }
+
+    const RTT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn a_peer_that_is_silent_has_no_old_round_trip() {
+        let mut meter = SignalMeter::default();
+        let mut sample = |ms, packets, pings| {
+            let mut sample = counted(ms, packets, packets, 0, pings);
+            sample.download_bandwidth = Some(1_000_000);
+            meter.sample(sample)
+        };
+        sample(0, 100, 0);
+        assert_eq!(sample(200, 110, 0).silence, Duration::ZERO);
+        // Nothing comes, and nothing was asked yet: no more is known of the round trip.
+        let waiting = sample(1000, 110, 0);
+        assert_eq!((waiting.rtt, waiting.silence.as_millis()), (RTT, 800));
+        assert_eq!(waiting.download_bandwidth, Some(1_000_000));
+        assert_eq!(sample(1200, 110, 1).rtt, RTT);
+        let silent = sample(4200, 110, 4);
+        assert_eq!(
+            (silent.rtt.as_millis(), silent.silence.as_millis()),
+            (3000, 4000)
+        );
+        assert_eq!(silent.download_bandwidth, None);
+        let back = sample(4400, 111, 4);
+        assert_eq!((back.rtt, back.silence), (RTT, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_nobody_acknowledges_counts_also_where_the_peer_is_heard() {
+        let mut meter = SignalMeter::default();
+        meter.sample(counted(0, 10, 10, 10, 0));
+        meter.sample(counted(200, 12, 10, 20, 0));
+        let deaf = meter.sample(counted(1200, 14, 10, 30, 0));
+        assert_eq!((deaf.rtt.as_millis(), deaf.silence.as_millis()), (1000, 0));
+        assert_eq!(meter.sample(counted(1400, 15, 11, 30, 0)).rtt, RTT);
+        // Who only receives acknowledges, and asks for nothing.
+        for second in 2..20 {
+            let receiving = counted(second * 1000, second * 100, 11, 30, 0);
+            assert_eq!(meter.sample(receiving).rtt, RTT);
+        }
+    }
+
+    #[test]
+    fn another_connection_begins_its_counters_anew() {
+        let mut meter = SignalMeter::default();
+        let mut first = sample(0, 1000, 10, 50_000);
+        first.path.congestion_events = 3;
+        meter.sample(first);
+        let mut second = sample(200, 5, 4, 20);
+        second.connection = 1;
+        second.path.congestion_events = 1;
+        let signals = meter.sample(second.clone());
+        assert_eq!((signals.loss_rate, signals.receive_rate), (0.0, 0));
+        assert_eq!(signals.congestion_events, 4);
+        second.at += INTERVAL;
+        second.path.sent_packets += 9;
+        second.path.lost_packets += 1;
+        assert_eq!(meter.sample(second).loss_rate, 0.1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hang::catalog::MOQ_EPOCH_UNIX_MILLIS;
-use moq_lite::broadcast;
+use moq_lite::{Hop, broadcast};
 use moq_mux::catalog;
 
 pub use self::{
@@ -75,6 +75,7 @@ impl LocalBroadcast {
         Self {
             shared: Arc::new(Shared {
                 broadcast,
+                content: Hop::random(),
                 pool,
                 catalog,
                 first_catalog: FirstCatalog::default(),
@@ -220,6 +221,12 @@ impl LocalBroadcast {
     /// What peers are given.
     pub(crate) fn consume(&self) -> broadcast::Consumer {
         self.shared.broadcast.consume()
+    }
+
+    /// What tells it apart from all others, also from one that takes its name. Who reaches it in two ways, as over two
+    /// connections, knows by this that it is the same.
+    pub(crate) fn content(&self) -> Hop {
+        self.shared.content
     }
 }
 

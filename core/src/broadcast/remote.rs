@@ -1,9 +1,12 @@
 //! A broadcast that is read.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use moq_lite::{
-    bandwidth, broadcast,
+    broadcast,
     track::{Control, Subscription as Preferences},
 };
 use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
@@ -17,6 +20,9 @@ use super::{
 };
 use crate::lease::Lease;
 
+/// What a peer says that it can deliver to us at the moment, bits per second, where it says so.
+pub(crate) type PeerRate = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+
 /// A broadcast of another machine. Cheap to clone; clones read independently.
 ///
 /// It keeps the session that it comes on, as everything does that reads from it.
@@ -25,7 +31,7 @@ pub struct RemoteBroadcast {
     name: String,
     broadcast: broadcast::Consumer,
     /// What the peer says that it can deliver to us, where it says so.
-    peer_rate: Option<bandwidth::Consumer>,
+    peer_rate: Option<PeerRate>,
     /// What else is read on the session.
     readers: Readers,
     /// Keeps the session that it comes on.
@@ -129,8 +135,8 @@ impl RemoteBroadcast {
     }
 
     /// The same, with what the peer says that it can deliver.
-    pub(crate) fn with_peer_rate(mut self, peer_rate: Option<bandwidth::Consumer>) -> Self {
-        self.peer_rate = peer_rate;
+    pub(crate) fn with_peer_rate(mut self, peer_rate: PeerRate) -> Self {
+        self.peer_rate = Some(peer_rate);
         self
     }
 
@@ -166,7 +172,7 @@ impl RemoteBroadcast {
     ///
     /// `None` where it does not say. While it sends less than the path carries, this is hardly more than what it sent.
     pub fn download_bandwidth(&self) -> Option<u64> {
-        Some(self.peer_rate.as_ref()?.peek()?.as_bps())
+        self.peer_rate.as_ref()?()
     }
 
     /// Begins to read the catalog, which changes as tracks come and go.

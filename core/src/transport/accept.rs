@@ -9,6 +9,8 @@ use tracing::debug;
 
 use super::{
     admission::{Decision, PendingAdmission},
+    beside,
+    carriers::Carrier,
     close::CloseCode,
     error::AcceptSessionError,
     lock, now,
@@ -58,7 +60,13 @@ async fn enter(
     let quic = QuicSession::new(connection.clone());
     let server = Server::new();
     let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
-    if let Some(asked) = ask(registry, connection)? {
+    let process = handshake.peer_hop();
+    // A peer that goes on with a session was let in when that began.
+    let asked = match peer.continued(process) {
+        Some(_) => None,
+        None => ask(registry, connection)?,
+    };
+    if let Some(asked) = asked {
         let asked = pending.insert(asked);
         let decision = tokio::select! {
             decision = asked.decision() => decision,
@@ -69,25 +77,43 @@ async fn enter(
             return Err(AcceptSessionError::Gone(connection.closed().await));
         }
     }
-    let turn = peer.turn(number).await;
+    let turn = peer.turn(number, process).await;
     let span = session_span(connection.remote_id(), true);
-    let origins = registry.origins(&span);
+    let origins = match &turn {
+        Turn::Join(session) => session.origins().clone(),
+        _ => registry.origins(&span),
+    };
     let handshake = handshake
         .with_publisher(&origins.local)
         .with_subscriber(origins.remote.clone());
-    let (session, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
+    let (moq, driver) = within(HANDSHAKE_TIMEOUT, handshake.ok()).await?;
     if let Some(gone) = connection.close_reason() {
         // The peer left while it was decided about; what was written to it has gone nowhere.
         return Err(AcceptSessionError::Gone(gone));
     }
     registry.drive(driver, &span);
-    let session = registry.session(connection.clone(), session, origins, true);
+    let carrier = Carrier {
+        link: connection.clone().into(),
+        moq,
+        incoming: true,
+    };
+    if let Turn::Join(session) = turn {
+        let link = carrier.link.clone();
+        if !session.join(carrier) {
+            link.close(CloseCode::SUPERSEDED, "the session has ended");
+            return Err(AcceptSessionError::Gone(connection.closed().await));
+        }
+        beside::end_dead(&session, &link);
+        return Ok(session);
+    }
+    let session = registry.session(carrier, origins, process);
     if let Turn::Primary(claim) = turn {
         claim.establish(&session);
     }
     if !registry.register(&session, &peer) {
         return Err(AcceptSessionError::Shutdown);
     }
+    beside::stay(registry, &peer, &session);
     Ok(session)
 }
 

@@ -1,37 +1,18 @@
-//! Dialling.
+//! The session with a peer, dialled where there is none.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use iroh::{
-    EndpointAddr, TransportAddr,
-    endpoint::{ConnectOptions, Connection},
-};
-use moq_lite::Client;
-use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument, debug};
+use iroh::EndpointAddr;
+use tracing::Instrument;
 
 use super::{
-    alpns,
-    close::CloseCode,
+    beside,
     error::ConnectError,
-    now,
     peer::Peer,
-    quic::QuicSession,
+    reach::{CloseGuard, begin, limited, reach},
     registry::Registry,
     session::{MoqSession, session_span},
 };
-
-/// How long a peer that does not answer is dialled.
-const REACH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long one handshake may take: more than a round trip on the worst of paths. In this time QUIC leaves no gap longer
-/// than 1.2 s between two attempts to get through; later ones are twice as long and more.
-const REACH_AGAIN: Duration = Duration::from_secs(3);
-
-/// How many addresses of a peer are dialled, and how many relays: a ticket may come from anybody, and must not make this
-/// side send packets to half the world.
-const MAX_ADDRESSES: usize = 32;
-const MAX_RELAYS: usize = 4;
 
 /// The session with a peer: the one that is there, or a new one. Cancel safe.
 pub(super) async fn connect(
@@ -40,6 +21,7 @@ pub(super) async fn connect(
 ) -> Result<MoqSession, ConnectError> {
     let address = limited(address);
     let peer = registry.peer(address.id);
+    peer.set_address(address.clone());
     let span = session_span(address.id, false);
     let connecting = async {
         loop {
@@ -69,47 +51,6 @@ fn ended(session: &MoqSession) -> ConnectError {
     reason.map_or(ConnectError::Shutdown, ConnectError::ended)
 }
 
-/// The same address with no more ways to the peer than are tried.
-fn limited(address: EndpointAddr) -> EndpointAddr {
-    let mut relays = 0;
-    let mut others = 0;
-    let ways = address.addrs.into_iter().filter(|way| {
-        let (count, most) = match way {
-            TransportAddr::Relay(_) => (&mut relays, MAX_RELAYS),
-            _ => (&mut others, MAX_ADDRESSES),
-        };
-        *count += 1;
-        *count <= most
-    });
-    EndpointAddr::from_parts(address.id, ways.collect::<Vec<_>>())
-}
-
-/// Connects. Until there is an answer, it begins anew every now and then: QUIC tries less and less often, and would sleep
-/// through the moment at which the peer can be reached again.
-async fn reach(registry: &Registry, address: &EndpointAddr) -> Result<Connection, ConnectError> {
-    let deadline = Instant::now() + REACH_TIMEOUT;
-    while Instant::now() < deadline {
-        let mut alpns = alpns();
-        let first = alpns.next().unwrap_or_default();
-        let options =
-            ConnectOptions::new().with_additional_alpns(alpns.map(<[u8]>::to_vec).collect());
-        let connecting = registry
-            .endpoint
-            .connect_with_opts(address.clone(), first, options);
-        // It looks for addresses, which may take as long as it likes.
-        let Ok(connecting) = timeout_at(deadline, connecting).await else {
-            break;
-        };
-        let connecting = connecting.map_err(ConnectError::Unreachable)?;
-        let again = deadline.min(Instant::now() + REACH_AGAIN);
-        match timeout_at(again, connecting).await {
-            Ok(connected) => return connected.map_err(ConnectError::connecting),
-            Err(_) => debug!("no answer yet"),
-        }
-    }
-    Err(ConnectError::NoAnswer(REACH_TIMEOUT))
-}
-
 /// Dials, and waits until the peer has let this side in. None if another session came first, which is to be used instead.
 async fn dial(
     registry: &Arc<Registry>,
@@ -117,95 +58,22 @@ async fn dial(
     address: &EndpointAddr,
 ) -> Result<Option<MoqSession>, ConnectError> {
     let dial = peer.dial().await;
-    let connection = reach(registry, address).await?;
-    let guard = CloseGuard {
-        peer,
-        connection: Some(&connection),
-    };
+    let connection = reach(&registry.endpoint, address).await?;
+    let guard = CloseGuard::new(peer, &connection);
     dial.commit().await;
     let span = session_span(address.id, false);
     let origins = registry.origins(&span);
-    let quic = QuicSession::new(connection.clone());
-    let answered = quic.answered();
-    let client = Client::new()
-        .with_publisher(&origins.local)
-        .with_subscriber(origins.remote.clone());
-    let handshake = async {
-        let (session, driver) = client
-            .connect(now(), quic)
-            .await
-            .map_err(ConnectError::Handshake)?;
-        registry.drive(driver, &span);
-        // Most versions of MoQ let the dialer begin before the peer has said anything. A person may have to decide there.
-        answered.await;
-        Ok(session)
-    };
-    let session = tokio::select! {
-        answered = handshake => answered.map_err(|error| match connection.close_reason() {
-            Some(reason) => ConnectError::ended(reason),
-            None => error,
-        })?,
-        error = connection.closed() => return Err(ConnectError::ended(error)),
-    };
+    let carrier = begin(registry, &connection, &origins, &span).await?;
     guard.disarm();
-    let session = registry.session(connection, session, origins, false);
+    let session = registry.session(carrier, origins, None);
     if !dial.establish(&session) {
         session.abandon("another connection came first");
         return Ok(None);
     }
     if registry.register(&session, peer) {
+        beside::stay(registry, peer, &session);
         Ok(Some(session))
     } else {
         Err(ConnectError::Shutdown)
-    }
-}
-
-/// Closes a connection that was dialled, unless a session was made of it.
-struct CloseGuard<'a> {
-    peer: &'a Peer,
-    connection: Option<&'a Connection>,
-}
-
-impl CloseGuard<'_> {
-    fn disarm(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for CloseGuard<'_> {
-    fn drop(&mut self) {
-        let Some(connection) = self.connection else {
-            return;
-        };
-        let (code, reason) = if self.peer.is_connected() {
-            (CloseCode::SUPERSEDED, &b"another connection is in use"[..])
-        } else {
-            (CloseCode::DONE, &b"given up"[..])
-        };
-        connection.close(code.into(), reason);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
-
-    use iroh::SecretKey;
-
-    use super::*;
-
-    #[test]
-    fn a_ticket_cannot_make_this_side_dial_half_the_world() {
-        let ways = (0..1000_u16)
-            .map(|port| TransportAddr::Ip(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
-        let relays = (0..10).map(|number| {
-            let url = format!("https://relay-{number}.example.org").parse();
-            TransportAddr::Relay(url.expect("it is one"))
-        });
-        let id = SecretKey::generate().public();
-        let address = EndpointAddr::from_parts(id, ways.chain(relays).collect::<Vec<_>>());
-        let limited = limited(address);
-        assert_eq!(limited.ip_addrs().count(), MAX_ADDRESSES);
-        assert_eq!(limited.relay_urls().count(), MAX_RELAYS);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use moq_lite::{Error, broadcast, group, track};
+use moq_lite::{Error, Hop, broadcast, group, track};
 use tokio::sync::watch;
 
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct Publication {
     pub(super) source: broadcast::Consumer,
     /// Who watches it counts here.
     pub(super) audience: Audience,
+    /// What tells the broadcast apart from all others, on every session that it is offered on.
+    pub(super) content: Hop,
     /// Whether a peer that watches it is a reason to keep the session.
     pub(super) counted: bool,
 }

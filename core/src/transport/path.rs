@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream::BoxStream};
 use iroh::{
     TransportAddr,
     endpoint::{Connection, PathEventStream, WeakConnectionHandle},
@@ -114,9 +114,17 @@ impl PathChange {
 /// The paths that a session takes, one after the other; see [`MoqSession::path_changes`](super::MoqSession::path_changes). A
 /// [`Stream`] too.
 pub struct PathChanges {
+    /// What carries the session, one after the other.
+    connections: BoxStream<'static, Connection>,
+    /// The latest of these.
+    watched: Option<Watched>,
+    last: Option<PathChange>,
+}
+
+/// A connection that is not kept open.
+struct Watched {
     connection: WeakConnectionHandle,
     events: PathEventStream,
-    last: Option<PathChange>,
 }
 
 impl std::fmt::Debug for PathChanges {
@@ -128,11 +136,11 @@ impl std::fmt::Debug for PathChanges {
 }
 
 impl PathChanges {
-    pub(super) fn of(connection: &Connection) -> Self {
+    /// Those of each connection until the next one comes.
+    pub(super) fn over(connections: impl Stream<Item = Connection> + Send + 'static) -> Self {
         Self {
-            // Before the path in use is looked at, so that no change is missed.
-            events: connection.path_events(),
-            connection: connection.weak_handle(),
+            connections: connections.boxed(),
+            watched: None,
             last: None,
         }
     }
@@ -150,21 +158,33 @@ impl Stream for PathChanges {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PathChange>> {
         loop {
-            let Some(connection) = self.connection.upgrade() else {
-                return Poll::Ready(None);
-            };
-            let selected = connection
-                .paths()
-                .iter()
-                .find(|path| path.is_selected())
-                .map(|path| PathChange::to(path.remote_addr()));
-            drop(connection);
+            match self.connections.poll_next_unpin(cx) {
+                Poll::Ready(Some(connection)) => {
+                    self.watched = Some(Watched {
+                        // Before the path in use is looked at, so that no change is missed.
+                        events: connection.path_events(),
+                        connection: connection.weak_handle(),
+                    });
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if self.watched.is_none() => return Poll::Pending,
+                Poll::Pending => {}
+            }
+            let selected = self.watched.as_ref().and_then(|watched| {
+                let connection = watched.connection.upgrade()?;
+                let paths = connection.paths();
+                let selected = paths.iter().find(|path| path.is_selected())?;
+                Some(PathChange::to(selected.remote_addr()))
+            });
             if selected.is_some() && selected != self.last {
                 self.last.clone_from(&selected);
                 return Poll::Ready(selected);
             }
-            if ready!(self.events.poll_next_unpin(cx)).is_none() {
-                return Poll::Ready(None);
+            let Some(watched) = &mut self.watched else {
+                continue;
+            };
+            if ready!(watched.events.poll_next_unpin(cx)).is_none() {
+                self.watched = None;
             }
         }
     }

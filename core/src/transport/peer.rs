@@ -9,17 +9,29 @@
 //!   hands on its own, which the other side then cannot have taken, it takes the other's instead.
 //! * A dialer hands out nothing before the other side has answered. So a connection that loses was never used, and
 //!   nothing can be lost with it. The dialer closes it, when the session that won works.
-//! * Nobody dials who has a session. So a connection that comes when there is one already either was on its way when the
-//!   session began, and its dialer closes it; or says that the other side has lost the session, as when it was started
-//!   anew; or is of a second process with the same key. The old session is asked whether it still lives, to tell.
+//! * Nobody dials who has a session that speaks. So a connection that comes when there is one already either was on its
+//!   way when the session began, and its dialer closes it; or says that the other side has lost the session, as when it
+//!   was started anew; or is of a second process with the same key. The old session is asked whether it still lives, to
+//!   tell.
+//!
+//! Who hears nothing on a session dials another connection *beside* it (see [`liveness`](super::liveness)), and the session
+//! goes on over both, as either may be the one that delivers:
+//!
+//! * It is taken for one of the session if it is of the same process, which each process tells by a random number. That of
+//!   a process that was started anew is not, and begins a session of its own, by the rules above.
+//! * Who has dialled it ends the others half a second after it has begun, when what was read of the peer has gone over to
+//!   it. Who was dialled ends those that do not answer.
+//! * Both sides may dial beside. Each takes what the other has dialled, and when that has come first, gives up its own.
+//!   When both are there, who prefers the other's ends its own.
 
 use std::time::Duration;
 
-use iroh::{EndpointId, endpoint::Connection};
+use iroh::{EndpointAddr, EndpointId};
+use moq_lite::Hop;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::Instrument;
 
-use super::session::MoqSession;
+use super::{link::LONGEST_PATIENCE, lock, session::MoqSession};
 
 /// How far this side is with dialling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,6 +92,8 @@ pub(super) struct Peer {
     state: watch::Sender<State>,
     /// Held by the one who dials.
     dial: Mutex<()>,
+    /// Where it was dialled last.
+    address: std::sync::Mutex<EndpointAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +126,8 @@ pub(super) enum Turn<'a> {
     Primary(Claim<'a>),
     /// Become one that is used when the other ends.
     Secondary,
+    /// Carry a session that there is.
+    Join(MoqSession),
 }
 
 impl Peer {
@@ -120,7 +136,29 @@ impl Peer {
             ours_preferred: own < peer,
             state: watch::Sender::default(),
             dial: Mutex::default(),
+            address: std::sync::Mutex::new(peer.into()),
         }
+    }
+
+    /// Where to dial it when it is silent: where it was dialled last, or else nowhere in particular.
+    pub(super) fn address(&self) -> EndpointAddr {
+        lock(&self.address).clone()
+    }
+
+    pub(super) fn set_address(&self, address: EndpointAddr) {
+        *lock(&self.address) = address;
+    }
+
+    /// What this side dials is preferred.
+    pub(super) fn ours_preferred(&self) -> bool {
+        self.ours_preferred
+    }
+
+    /// The session that another connection of the peer's process belongs to.
+    pub(super) fn continued(&self, process: Option<Hop>) -> Option<MoqSession> {
+        let session = self.state.borrow().live().cloned()?;
+        // A peer that does not say of which process it is may have been started anew.
+        (process.is_some() && session.process() == process).then_some(session)
     }
 
     /// Waits for a session that is known to live.
@@ -178,10 +216,16 @@ impl Peer {
             .map(drop);
     }
 
-    /// Waits for the turn of a connection that the peer dialled, the `number`th that came in. Cancel safe.
-    pub(super) async fn turn(&self, number: u64) -> Turn<'_> {
+    /// Waits for the turn of a connection that the peer dialled, the `number`th that came in, and of which it says that it
+    /// is of this `process`. Cancel safe.
+    pub(super) async fn turn(&self, number: u64, process: Option<Hop>) -> Turn<'_> {
+        // One that was on its way when a session began is decided by the rules for those.
+        let settled = |session: &MoqSession| session.age() > SETTLED;
         let mut changes = self.state.subscribe();
         loop {
+            if let Some(session) = self.continued(process).filter(settled) {
+                return Turn::Join(session);
+            }
             changes.mark_unchanged();
             let mut verdict = Verdict::Wait;
             let mut old = None;
@@ -206,11 +250,15 @@ impl Peer {
                 Verdict::Probe => {
                     let probing = Probing(self);
                     if let Some(old) = old {
-                        if responds(old.connection()).await {
+                        let link = old.link();
+                        if link.responds().await {
                             drop(probing);
                             // A connection that was on its way when the session began is closed meanwhile.
-                            tokio::time::sleep(patience(old.connection())).await;
-                            return Turn::Secondary;
+                            tokio::time::sleep(link.patience()).await;
+                            return match self.continued(process) {
+                                Some(session) => Turn::Join(session),
+                                None => Turn::Secondary,
+                            };
                         }
                         old.abandon("it does not answer, and its peer connects anew");
                     }
@@ -315,7 +363,7 @@ impl Claim<'_> {
         });
         if let Some(old) = old.filter(MoqSession::is_alive) {
             let probing = async move {
-                if !responds(old.connection()).await {
+                if !old.link().responds().await {
                     old.abandon("it does not answer, and its peer has connected anew");
                 }
             };
@@ -338,48 +386,8 @@ impl Drop for Probing<'_> {
     }
 }
 
-/// How long a session has to show that it lives, beside three round trips.
-const PATIENCE: Duration = Duration::from_millis(300);
-
-/// And at most.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often to look for the answer.
-const LOOK: Duration = Duration::from_millis(10);
-
-fn patience(connection: &Connection) -> Duration {
-    let rtt = connection
-        .paths()
-        .iter()
-        .find(|path| path.is_selected())
-        .map_or(Duration::ZERO, |path| path.rtt());
-    (PATIENCE + rtt * 3).min(LONGEST_PATIENCE)
-}
-
-/// Whether the other end of a connection is still there.
-///
-/// QUIC acknowledges whatever is received, so something is sent that no version of MoQ minds: a stream that is reset
-/// before anything was written to it, as a group that is cancelled early is.
-async fn responds(connection: &Connection) -> bool {
-    let acknowledged = || {
-        let frames = connection.stats().frame_rx;
-        frames.acks + frames.path_acks
-    };
-    let before = acknowledged();
-    let probing = async {
-        if let Ok(mut stream) = connection.open_uni().await {
-            // Fails only on a stream that is closed, and this one was just opened.
-            let _ = stream.reset(0u32.into());
-        }
-        while acknowledged() == before {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    tokio::select! {
-        answered = tokio::time::timeout(patience(connection), probing) => answered.is_ok(),
-        _ = connection.closed() => false,
-    }
-}
+/// A session is older than this when a connection that was on its way as it began has come and was decided about.
+const SETTLED: Duration = LONGEST_PATIENCE;
 
 #[cfg(test)]
 mod tests {

@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use iroh::{Endpoint, EndpointId, endpoint::Connection};
+use iroh::{Endpoint, EndpointId};
+use moq_lite::Hop;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug};
 
 use super::{
     admission::IncomingSession,
+    carriers::Carrier,
     close::CloseCode,
     error::PublishError,
     grant::Publication,
@@ -40,6 +42,9 @@ const PEERS: usize = 64;
 /// What the transport knows. All handles share it, and tasks that outlast the handles do not keep it.
 pub(super) struct Registry {
     pub(super) endpoint: Endpoint,
+    /// What this process calls itself in all sessions, a number that no other has: it tells a connection that goes on with a
+    /// session from one of a process that was started anew.
+    process: Hop,
     policy: Mutex<PolicyState>,
     /// What this machine publishes, to all who may watch it.
     published: Mutex<HashMap<String, Publication>>,
@@ -74,6 +79,7 @@ impl Registry {
     pub(super) fn new(endpoint: Endpoint, policy: Policy) -> Arc<Self> {
         let registry = Arc::new(Self {
             endpoint,
+            process: Hop::random(),
             policy: Mutex::new(PolicyState {
                 policy: Policy::Everyone,
                 replaced: CancellationToken::new(),
@@ -126,6 +132,7 @@ impl Registry {
             name: name.clone(),
             source: broadcast.consume(),
             audience: broadcast.audience().clone(),
+            content: broadcast.content(),
             counted: true,
         };
         let old = {
@@ -294,23 +301,22 @@ impl Registry {
     }
 
     pub(super) fn origins(&self, span: &Span) -> Origins {
-        let (origins, drivers) = Origins::new();
+        let (origins, drivers) = Origins::new(self.process);
         for driver in drivers {
             self.drive(driver, span);
         }
         origins
     }
 
-    /// A session that nobody knows of yet; see [`register`](Self::register).
+    /// A session that nobody knows of yet, and what the peer's process calls itself, if it has said so; see [`register`](Self::register).
     pub(super) fn session(
         &self,
-        connection: Connection,
-        session: moq_lite::Session,
+        first: Carrier,
         origins: Origins,
-        incoming: bool,
+        process: Option<Hop>,
     ) -> MoqSession {
         let (tasks, ended) = (self.tasks.clone(), self.shutdown.child_token());
-        MoqSession::new(connection, session, origins, incoming, tasks, ended)
+        MoqSession::new(first, origins, process, tasks, ended)
     }
 
     /// Makes a session that is in use known, and offers it what is published. False, and the session is closed, if the

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use moq_lite::{broadcast, origin};
+use moq_lite::{Hops, broadcast, origin};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug};
 
@@ -86,7 +86,12 @@ impl Routes {
             Err(error) => return debug!(name, %error, "not announced"),
         };
         let (grant, running) = Grant::new(copy.clone(), publication.clone(), self.demand.clone());
-        if let Err(error) = copy.announce(origin::Route::default()) {
+        // A peer that has two connections takes what begins with the same hop for the same content, and goes on with one
+        // where the other stops.
+        let mut hops = Hops::new();
+        // Fails on a chain that is full.
+        let _ = hops.push(publication.content);
+        if let Err(error) = copy.announce(origin::Route::default().with_hops(hops)) {
             return debug!(name, %error, "not announced");
         }
         table.insert(name.clone(), Route { id: *id, grant });

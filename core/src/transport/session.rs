@@ -2,37 +2,42 @@
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use iroh::{
-    EndpointId,
-    endpoint::{Connection, ConnectionError},
-};
+use futures_util::StreamExt;
+use iroh::{EndpointId, endpoint::Connection};
 use moq_lite::{Hop, origin};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{Span, debug, info_span};
+use tracing::{Instrument, Span, debug, info_span};
 
 use super::{
     call_slot::{CallSlot, RESERVED_NAME},
+    carriers::{Carrier, Carriers},
     close::{CloseCode, Disconnect, DisconnectReason},
     error::{BroadcastError, PublishError},
     grant::Publication,
+    link::Link,
+    lock,
     path::{PathChanges, PathInfo},
     routes::{Routes, next_id},
     tasks::Tasks,
 };
 use crate::{
-    broadcast::{LocalBroadcast, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
+    broadcast::{LocalBroadcast, PeerRate, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
     lease::{Lease, Leases},
-    signals::{NetStats, NetworkSignals, Sampled},
+    signals::{Measured, NetStats, NetworkSignals, Sampled},
 };
 
 /// A session with one peer. Cheap to clone.
+///
+/// It is apart from the connection that carries it. When nothing comes from the peer for two seconds, another connection is
+/// dialled beside the one that there is, and takes over if it delivers first: the session goes on, and so does what is read
+/// from it and what the peer reads.
 ///
 /// One that this side dialled ends a moment after the last of what needs it is gone: handles on it, what is read from it,
 /// a call, and what the peer watches on it. The lists and streams that all sessions are in do not keep it. One that the
@@ -47,14 +52,19 @@ pub struct MoqSession {
 struct Inner {
     /// Sessions are numbered as they become known.
     number: AtomicU64,
-    connection: Connection,
-    session: moq_lite::Session,
+    peer: EndpointId,
+    carriers: Arc<Carriers>,
     /// What the peer may see.
     routes: Arc<Routes>,
-    /// What the peer publishes. The producer is kept, as the origin ends with it.
+    /// What the peer publishes.
     remote: origin::Consumer,
-    _remote: origin::Producer,
+    /// What each link is given. They are kept, as an origin ends with its producers.
+    origins: Origins,
+    /// What the peer's process has called itself when it dialled.
+    process: Mutex<Option<Hop>>,
+    began: Instant,
     incoming: bool,
+    tasks: Tasks,
     ended: CancellationToken,
     /// What this side made of it when it ended the session.
     local_end: OnceLock<Disconnect>,
@@ -66,7 +76,8 @@ struct Inner {
     span: Span,
 }
 
-/// What one session gives and what it gets.
+/// What one session gives and what it gets, over all its links.
+#[derive(Clone)]
 pub(super) struct Origins {
     /// What the peer may see.
     pub(super) local: origin::Producer,
@@ -76,9 +87,11 @@ pub(super) struct Origins {
 
 impl Origins {
     /// The origins, and what drives them. Must run before the session does, which may use them at once.
-    pub(super) fn new() -> (Self, [origin::Driver; 2]) {
+    ///
+    /// `process` is what this process calls itself in all its sessions.
+    pub(super) fn new(process: Hop) -> (Self, [origin::Driver; 2]) {
         let config = || {
-            let mut config = origin::Config::new(Hop::random());
+            let mut config = origin::Config::new(process);
             config.pool = pool();
             config.cache_duration = RETENTION;
             config
@@ -104,32 +117,36 @@ impl std::fmt::Debug for MoqSession {
 }
 
 impl MoqSession {
-    /// A handle that does not keep the session.
+    /// A handle that does not keep the session. `process` is what the peer's process calls itself, if it has said so.
     pub(super) fn new(
-        connection: Connection,
-        session: moq_lite::Session,
+        first: Carrier,
         origins: Origins,
-        incoming: bool,
+        process: Option<Hop>,
         tasks: Tasks,
         ended: CancellationToken,
     ) -> Self {
-        let span = session_span(connection.remote_id(), incoming);
+        let (peer, incoming) = (first.link.remote_id(), first.incoming);
+        let span = session_span(peer, incoming);
         let leases = Arc::new(Leases::default());
         let routes = Routes::new(
-            origins.local,
+            origins.local.clone(),
             leases.clone(),
-            tasks,
+            tasks.clone(),
             ended.clone(),
             span.clone(),
         );
+        let link = first.link.clone();
         let inner = Inner {
             number: AtomicU64::new(0),
-            connection,
-            session,
+            peer,
+            carriers: Carriers::new(first),
             routes: Arc::new(routes),
             remote: moq_lite::Consume::consume(&origins.remote),
-            _remote: origins.remote,
+            origins,
+            process: Mutex::new(process),
+            began: Instant::now(),
             incoming,
+            tasks,
             ended,
             local_end: OnceLock::new(),
             leases,
@@ -138,10 +155,87 @@ impl MoqSession {
             sampled: OnceLock::new(),
             span,
         };
-        Self {
+        let session = Self {
             inner: Arc::new(inner),
             lease: None,
+        };
+        session.forget_when_ended(link);
+        session
+    }
+
+    /// One more link carries the session. False where the session has ended.
+    pub(super) fn join(&self, carrier: Carrier) -> bool {
+        let link = carrier.link.clone();
+        if !carrier.incoming {
+            // Another process may have answered; it shows in what it announces.
+            lock(&self.inner.process).take();
         }
+        let joined = self.inner.carriers.add(carrier);
+        if joined {
+            let _entered = self.inner.span.enter();
+            debug!(path = ?link.path(), "one more connection");
+            self.forget_when_ended(link);
+        }
+        joined
+    }
+
+    fn forget_when_ended(&self, link: Link) {
+        let carriers = self.inner.carriers.clone();
+        self.inner.tasks.spawn(async move {
+            link.closed().await;
+            carriers.remove(&link);
+        });
+    }
+
+    /// Does something for the session until it has ended.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let ended = self.inner.ended.clone();
+        let task = async move {
+            tokio::select! {
+                () = task => {}
+                () = ended.cancelled() => {}
+            }
+        };
+        self.inner
+            .tasks
+            .spawn(task.instrument(self.inner.span.clone()));
+    }
+
+    /// What each link of the session is given.
+    pub(super) fn origins(&self) -> &Origins {
+        &self.inner.origins
+    }
+
+    pub(super) fn carriers(&self) -> &Arc<Carriers> {
+        &self.inner.carriers
+    }
+
+    /// The link that is used now.
+    pub(super) fn link(&self) -> Link {
+        self.inner.carriers.current().link
+    }
+
+    /// How long there has been a session.
+    pub(super) fn age(&self) -> Duration {
+        self.inner.began.elapsed()
+    }
+
+    /// What the peer's process calls itself, if that is known: its sessions go on over new connections, and those of
+    /// another process with its key do not.
+    pub(super) fn process(&self) -> Option<Hop> {
+        let said = *lock(&self.inner.process);
+        said.or_else(|| {
+            let mut announced = self.inner.remote.announced();
+            std::iter::from_fn(|| announced.try_next())
+                .filter(|update| update.kind.is_active())
+                .filter_map(|update| update.route.hops.iter().last().copied())
+                .find(|hop| *hop != Hop::UNKNOWN)
+        })
+    }
+
+    /// Whether something is read from the peer, or there is a call with it.
+    pub(super) fn is_read(&self) -> bool {
+        self.inner.leases.is_read() || self.inner.call.is_taken()
     }
 
     /// The same with a handle that keeps it. `None` when it was let go of.
@@ -163,17 +257,17 @@ impl MoqSession {
 
     /// The peer.
     pub fn remote_id(&self) -> EndpointId {
-        self.inner.connection.remote_id()
+        self.inner.peer
     }
 
-    /// The QUIC connection below.
-    pub fn connection(&self) -> &Connection {
-        &self.inner.connection
+    /// The QUIC connection that carries the session at the moment. Another one may take over.
+    pub fn connection(&self) -> Connection {
+        self.link().connection().clone()
     }
 
     /// The version of MoQ that both sides speak.
     pub fn version(&self) -> moq_lite::Version {
-        self.inner.session.version()
+        self.inner.carriers.current().moq.version()
     }
 
     /// Whether the peer began the session.
@@ -183,17 +277,18 @@ impl MoqSession {
 
     /// Whether the session has not ended yet.
     pub fn is_alive(&self) -> bool {
-        self.inner.connection.close_reason().is_none()
+        self.inner.carriers.is_alive()
     }
 
     /// How the peer is reached at the moment.
     pub fn path(&self) -> PathInfo {
-        PathInfo::of(&self.inner.connection)
+        self.link().path()
     }
 
     /// How the peer is reached, as it changes.
     pub fn path_changes(&self) -> PathChanges {
-        PathChanges::of(&self.inner.connection)
+        let links = self.inner.carriers.links();
+        PathChanges::over(links.map(|link| link.connection().clone()))
     }
 
     /// The state of the network, every 200 ms until the session ends.
@@ -213,12 +308,17 @@ impl MoqSession {
     fn sampled(&self) -> &Sampled {
         let inner = &self.inner;
         inner.sampled.get_or_init(|| {
-            Sampled::spawn(
-                &inner.connection,
-                inner.session.recv_bandwidth(),
-                inner.readers.clone(),
-                inner.ended.clone(),
-            )
+            let (carriers, readers) = (Arc::downgrade(&inner.carriers), inner.readers.clone());
+            let look = move || {
+                let current = carriers.upgrade()?.current();
+                let now = std::time::Instant::now();
+                Some(Measured {
+                    download_bandwidth: current.peer_rate(),
+                    download_delay: readers.download_delay(now).unwrap_or_default(),
+                    link: current.link,
+                })
+            };
+            Sampled::spawn(look, inner.ended.clone())
         })
     }
 
@@ -254,6 +354,7 @@ impl MoqSession {
             name,
             source: broadcast.consume(),
             audience: broadcast.audience().clone(),
+            content: broadcast.content(),
             counted,
         });
         Ok(())
@@ -294,7 +395,7 @@ impl MoqSession {
     /// # Errors
     /// See [`BroadcastError`].
     pub async fn subscribe(&self, name: &str) -> Result<RemoteBroadcast, BroadcastError> {
-        let lease = self.inner.leases.occupy();
+        let lease = self.inner.leases.read();
         let broadcast = self.resolve(name).await?;
         Ok(broadcast.with_lease(lease))
     }
@@ -315,16 +416,22 @@ impl MoqSession {
         };
         let resolved = tokio::select! {
             resolved = resolving => resolved,
-            error = self.inner.session.closed() => Err(error),
+            end = self.disconnected() => return Err(BroadcastError::Session(end)),
         };
         match resolved {
             Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
-                .with_peer_rate(self.inner.session.recv_bandwidth())
+                .with_peer_rate(self.peer_rate())
                 .with_readers(self.inner.readers.clone())
                 .with_lease(self.lease.clone())),
             Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
             Err(_) => Err(BroadcastError::Session(self.disconnected().await)),
         }
+    }
+
+    /// What the peer says that it can send, at the time of asking.
+    fn peer_rate(&self) -> PeerRate {
+        let carriers = Arc::downgrade(&self.inner.carriers);
+        Arc::new(move || carriers.upgrade()?.current().peer_rate())
     }
 
     /// Waits until the peer announces a name that `wanted` says so of, whatever is behind it. Cancel safe.
@@ -362,11 +469,10 @@ impl MoqSession {
     }
 
     fn end(&self, end: Disconnect, code: CloseCode, reason: &str) {
-        let connection = &self.inner.connection;
-        if connection.close_reason().is_none() {
+        if self.is_alive() {
             // The first to end it says why.
             let _ = self.inner.local_end.set(end);
-            connection.close(code.into(), reason.as_bytes());
+            self.inner.carriers.close(code, reason);
         }
     }
 
@@ -376,8 +482,14 @@ impl MoqSession {
             let end = Disconnect::local(CloseCode::DONE, "shut down");
             let _ = self.inner.local_end.set(end);
         }
-        if let Err(error) = self.inner.session.clone().close().await {
-            debug!(%error, "not drained");
+        let carriers = self.inner.carriers.all();
+        let drained = carriers
+            .into_iter()
+            .map(|carrier| async move { carrier.moq.close().await });
+        for result in futures_util::future::join_all(drained).await {
+            if let Err(error) = result {
+                debug!(%error, "not drained");
+            }
         }
     }
 
@@ -393,22 +505,18 @@ impl MoqSession {
 
     /// Waits until the session has ended, and says all that is known of it. Cancel safe.
     pub async fn disconnected(&self) -> Disconnect {
-        let error = self.inner.connection.closed().await;
-        self.end_by(&error)
+        let last = self.inner.carriers.ended().await;
+        // It has ended.
+        last.ended(self.inner.local_end.get())
+            .unwrap_or_else(|| Disconnect::lost(""))
     }
 
     /// All that is known of the end, if the session has ended.
     pub fn ended(&self) -> Option<Disconnect> {
-        let error = self.inner.connection.close_reason()?;
-        Some(self.end_by(&error))
-    }
-
-    fn end_by(&self, error: &ConnectionError) -> Disconnect {
-        let local = match error {
-            ConnectionError::LocallyClosed => self.inner.local_end.get().cloned(),
-            _ => None,
-        };
-        local.unwrap_or_else(|| Disconnect::from(error))
+        if self.is_alive() {
+            return None;
+        }
+        self.link().ended(self.inner.local_end.get())
     }
 
     /// The session has ended: lets go of what depends on it.

@@ -1,0 +1,150 @@
+//! The links that carry one session: one, and for a while two, when another one takes over.
+
+use std::sync::Arc;
+
+use futures_util::Stream;
+use moq_lite::bandwidth;
+use tokio::sync::watch;
+
+use super::{close::CloseCode, link::Link};
+
+/// How many links a session may have. A peer that makes more loses the oldest ones.
+const MAX_LINKS: usize = 3;
+
+/// A link, and the MoQ on it.
+#[derive(Clone)]
+pub(super) struct Carrier {
+    pub(super) link: Link,
+    pub(super) moq: moq_lite::Session,
+    /// The peer has dialled it.
+    pub(super) incoming: bool,
+}
+
+impl Carrier {
+    /// What the peer says that it can send, bits per second.
+    pub(super) fn peer_rate(&self) -> Option<u64> {
+        let rate: Option<bandwidth::Consumer> = self.moq.recv_bandwidth();
+        Some(rate?.peek()?.as_bps())
+    }
+}
+
+/// The links of one session, the newest last. There is always one, which may have ended.
+pub(super) struct Carriers {
+    list: watch::Sender<Vec<Carrier>>,
+}
+
+/// The newest one that has not ended, or else the newest.
+fn current(list: &[Carrier]) -> Option<&Carrier> {
+    let mut alive = list.iter().rev().filter(|carrier| carrier.link.is_alive());
+    alive.next().or(list.last())
+}
+
+impl Carriers {
+    pub(super) fn new(first: Carrier) -> Arc<Self> {
+        Arc::new(Self {
+            list: watch::Sender::new(vec![first]),
+        })
+    }
+
+    /// The one that is used now.
+    pub(super) fn current(&self) -> Carrier {
+        let list = self.list.borrow();
+        current(&list)
+            .expect("the last one is never removed")
+            .clone()
+    }
+
+    pub(super) fn all(&self) -> Vec<Carrier> {
+        self.list.borrow().clone()
+    }
+
+    /// The numbers of the links that there are.
+    pub(super) fn ids(&self) -> Vec<usize> {
+        self.list.borrow().iter().map(|c| c.link.id()).collect()
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.list.borrow().iter().any(|c| c.link.is_alive())
+    }
+
+    /// Takes one more. False if all have ended: the session has ended too, then.
+    pub(super) fn add(&self, carrier: Carrier) -> bool {
+        self.list.send_if_modified(|list| {
+            let alive = list.iter().any(|carrier| carrier.link.is_alive());
+            if alive {
+                list.push(carrier);
+                let too_many = list.len().saturating_sub(MAX_LINKS);
+                for old in list.drain(..too_many) {
+                    old.link
+                        .close(CloseCode::SUPERSEDED, "too many connections of one session");
+                }
+            }
+            alive
+        })
+    }
+
+    /// Forgets one that has ended, unless there is no other.
+    pub(super) fn remove(&self, link: &Link) {
+        self.list.send_if_modified(|list| {
+            let others = list.len() > 1;
+            if others {
+                list.retain(|carrier| carrier.link.id() != link.id());
+            }
+            others
+        });
+    }
+
+    /// Ends all. None can be added from then on.
+    pub(super) fn close(&self, code: CloseCode, reason: &str) {
+        // With the list locked.
+        self.list.send_if_modified(|list| {
+            for carrier in list {
+                carrier.link.close(code, reason);
+            }
+            false
+        });
+    }
+
+    /// Waits until all have ended, and gives the last one. Cancel safe.
+    pub(super) async fn ended(&self) -> Link {
+        let mut changes = self.list.subscribe();
+        loop {
+            let link = {
+                let list = changes.borrow_and_update();
+                current(&list).map(|carrier| carrier.link.clone())
+            };
+            let link = link.expect("the last one is never removed");
+            if !link.is_alive() {
+                return link;
+            }
+            tokio::select! {
+                () = link.closed() => {}
+                // The sender is in `self`.
+                _ = changes.changed() => {}
+            }
+        }
+    }
+
+    /// The link that is used, then each other one that comes to be used, until all have ended.
+    pub(super) fn links(&self) -> impl Stream<Item = Link> + Send + use<> {
+        let state = (self.list.subscribe(), None);
+        futures_util::stream::unfold(state, |(mut list, mut last)| async move {
+            loop {
+                let link = {
+                    let list = list.borrow_and_update();
+                    current(&list)?.link.clone()
+                };
+                if !link.is_alive() {
+                    return None;
+                }
+                if last.replace(link.id()) != Some(link.id()) {
+                    return Some((link, (list, last)));
+                }
+                tokio::select! {
+                    () = link.closed() => {}
+                    changed = list.changed() => if changed.is_err() { link.closed().await },
+                }
+            }
+        })
+    }
+}
