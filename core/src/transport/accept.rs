@@ -60,9 +60,9 @@ async fn enter(
     let quic = QuicSession::new(connection.clone());
     let server = Server::new();
     let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
-    let process = handshake.peer_hop();
+    let hop = handshake.peer_hop();
     // A peer that goes on with a session was let in when that began.
-    let asked = match peer.continued(process) {
+    let asked = match peer.continued(hop) {
         Some(_) => None,
         None => ask(registry, connection)?,
     };
@@ -77,7 +77,7 @@ async fn enter(
             return Err(AcceptSessionError::Gone(connection.closed().await));
         }
     }
-    let turn = peer.turn(number, process).await;
+    let turn = peer.turn(number, hop).await;
     let span = session_span(connection.remote_id(), true);
     let origins = match &turn {
         Turn::Join(session) => session.origins().clone(),
@@ -106,7 +106,7 @@ async fn enter(
         beside::end_dead(&session, &link);
         return Ok(session);
     }
-    let session = registry.session(carrier, origins, process);
+    let session = registry.session(carrier, origins, hop);
     if let Turn::Primary(claim) = turn {
         claim.establish(&session);
     }

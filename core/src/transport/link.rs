@@ -147,7 +147,7 @@ impl Link {
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// And at most.
-pub(super) const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often to look for the answer.
 const LOOK: Duration = Duration::from_millis(10);

@@ -17,21 +17,19 @@
 //! Who hears nothing on a session dials another connection *beside* it (see [`liveness`](super::liveness)), and the session
 //! goes on over both, as either may be the one that delivers:
 //!
-//! * It is taken for one of the session if it is of the same process, which each process tells by a random number. That of
-//!   a process that was started anew is not, and begins a session of its own, by the rules above.
+//! * It is taken for one of the session if it says so, by the random number that each end has for a session. That of a
+//!   process that was started anew does not, and begins a session of its own, by the rules above.
 //! * Who has dialled it ends the others half a second after it has begun, when what was read of the peer has gone over to
 //!   it. Who was dialled ends those that do not answer.
 //! * Both sides may dial beside. Each takes what the other has dialled, and when that has come first, gives up its own.
 //!   When both are there, who prefers the other's ends its own.
-
-use std::time::Duration;
 
 use iroh::{EndpointAddr, EndpointId};
 use moq_lite::Hop;
 use tokio::sync::{Mutex, MutexGuard, watch};
 use tracing::Instrument;
 
-use super::{link::LONGEST_PATIENCE, lock, session::MoqSession};
+use super::{lock, session::MoqSession};
 
 /// How far this side is with dialling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -154,11 +152,12 @@ impl Peer {
         self.ours_preferred
     }
 
-    /// The session that another connection of the peer's process belongs to.
-    pub(super) fn continued(&self, process: Option<Hop>) -> Option<MoqSession> {
-        let session = self.state.borrow().live().cloned()?;
-        // A peer that does not say of which process it is may have been started anew.
-        (process.is_some() && session.process() == process).then_some(session)
+    /// The session that another connection of the peer belongs to, by the `hop` that it says it with.
+    pub(super) fn continued(&self, hop: Option<Hop>) -> Option<MoqSession> {
+        let all = self.state.borrow().all.clone();
+        // A peer that does not say it may have been started anew.
+        all.into_iter()
+            .find(|session| hop.is_some() && session.is_alive() && session.remote_hop() == hop)
     }
 
     /// Waits for a session that is known to live.
@@ -216,14 +215,12 @@ impl Peer {
             .map(drop);
     }
 
-    /// Waits for the turn of a connection that the peer dialled, the `number`th that came in, and of which it says that it
-    /// is of this `process`. Cancel safe.
-    pub(super) async fn turn(&self, number: u64, process: Option<Hop>) -> Turn<'_> {
-        // One that was on its way when a session began is decided by the rules for those.
-        let settled = |session: &MoqSession| session.age() > SETTLED;
+    /// Waits for the turn of a connection that the peer dialled, the `number`th that came in, and of whose session it says
+    /// that its end has this `hop`. Cancel safe.
+    pub(super) async fn turn(&self, number: u64, hop: Option<Hop>) -> Turn<'_> {
         let mut changes = self.state.subscribe();
         loop {
-            if let Some(session) = self.continued(process).filter(settled) {
+            if let Some(session) = self.continued(hop) {
                 return Turn::Join(session);
             }
             changes.mark_unchanged();
@@ -255,10 +252,7 @@ impl Peer {
                             drop(probing);
                             // A connection that was on its way when the session began is closed meanwhile.
                             tokio::time::sleep(link.patience()).await;
-                            return match self.continued(process) {
-                                Some(session) => Turn::Join(session),
-                                None => Turn::Secondary,
-                            };
+                            return Turn::Secondary;
                         }
                         old.abandon("it does not answer, and its peer connects anew");
                     }
@@ -385,9 +379,6 @@ impl Drop for Probing<'_> {
         self.0.state.send_modify(|state| state.probes -= 1);
     }
 }
-
-/// A session is older than this when a connection that was on its way as it began has come and was decided about.
-const SETTLED: Duration = LONGEST_PATIENCE;
 
 #[cfg(test)]
 mod tests {

@@ -42,9 +42,6 @@ const PEERS: usize = 64;
 /// What the transport knows. All handles share it, and tasks that outlast the handles do not keep it.
 pub(super) struct Registry {
     pub(super) endpoint: Endpoint,
-    /// What this process calls itself in all sessions, a number that no other has: it tells a connection that goes on with a
-    /// session from one of a process that was started anew.
-    process: Hop,
     policy: Mutex<PolicyState>,
     /// What this machine publishes, to all who may watch it.
     published: Mutex<HashMap<String, Publication>>,
@@ -79,7 +76,6 @@ impl Registry {
     pub(super) fn new(endpoint: Endpoint, policy: Policy) -> Arc<Self> {
         let registry = Arc::new(Self {
             endpoint,
-            process: Hop::random(),
             policy: Mutex::new(PolicyState {
                 policy: Policy::Everyone,
                 replaced: CancellationToken::new(),
@@ -301,22 +297,22 @@ impl Registry {
     }
 
     pub(super) fn origins(&self, span: &Span) -> Origins {
-        let (origins, drivers) = Origins::new(self.process);
+        let (origins, drivers) = Origins::new();
         for driver in drivers {
             self.drive(driver, span);
         }
         origins
     }
 
-    /// A session that nobody knows of yet, and what the peer's process calls itself, if it has said so; see [`register`](Self::register).
+    /// A session that nobody knows of yet, and what the peer's end of it calls itself, if it has said so; see [`register`](Self::register).
     pub(super) fn session(
         &self,
         first: Carrier,
         origins: Origins,
-        process: Option<Hop>,
+        remote_hop: Option<Hop>,
     ) -> MoqSession {
         let (tasks, ended) = (self.tasks.clone(), self.shutdown.child_token());
-        MoqSession::new(first, origins, process, tasks, ended)
+        MoqSession::new(first, origins, remote_hop, tasks, ended)
     }
 
     /// Makes a session that is in use known, and offers it what is published. False, and the session is closed, if the

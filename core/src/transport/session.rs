@@ -11,7 +11,7 @@ use std::{
 use futures_util::StreamExt;
 use iroh::{EndpointId, endpoint::Connection};
 use moq_lite::{Hop, origin};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, info_span};
 
@@ -60,9 +60,8 @@ struct Inner {
     remote: origin::Consumer,
     /// What each link is given. They are kept, as an origin ends with its producers.
     origins: Origins,
-    /// What the peer's process has called itself when it dialled.
-    process: Mutex<Option<Hop>>,
-    began: Instant,
+    /// What the peer's end has called itself when it dialled.
+    remote_hop: Mutex<Option<Hop>>,
     incoming: bool,
     tasks: Tasks,
     ended: CancellationToken,
@@ -87,11 +86,11 @@ pub(super) struct Origins {
 
 impl Origins {
     /// The origins, and what drives them. Must run before the session does, which may use them at once.
-    ///
-    /// `process` is what this process calls itself in all its sessions.
-    pub(super) fn new(process: Hop) -> (Self, [origin::Driver; 2]) {
+    pub(super) fn new() -> (Self, [origin::Driver; 2]) {
+        // What this end of the session calls itself on all its links.
+        let hop = Hop::random();
         let config = || {
-            let mut config = origin::Config::new(process);
+            let mut config = origin::Config::new(hop);
             config.pool = pool();
             config.cache_duration = RETENTION;
             config
@@ -117,11 +116,11 @@ impl std::fmt::Debug for MoqSession {
 }
 
 impl MoqSession {
-    /// A handle that does not keep the session. `process` is what the peer's process calls itself, if it has said so.
+    /// A handle that does not keep the session. `remote_hop` is what the peer's end of it calls itself, if it has said so.
     pub(super) fn new(
         first: Carrier,
         origins: Origins,
-        process: Option<Hop>,
+        remote_hop: Option<Hop>,
         tasks: Tasks,
         ended: CancellationToken,
     ) -> Self {
@@ -143,8 +142,7 @@ impl MoqSession {
             routes: Arc::new(routes),
             remote: moq_lite::Consume::consume(&origins.remote),
             origins,
-            process: Mutex::new(process),
-            began: Instant::now(),
+            remote_hop: Mutex::new(remote_hop),
             incoming,
             tasks,
             ended,
@@ -167,8 +165,8 @@ impl MoqSession {
     pub(super) fn join(&self, carrier: Carrier) -> bool {
         let link = carrier.link.clone();
         if !carrier.incoming {
-            // Another process may have answered; it shows in what it announces.
-            lock(&self.inner.process).take();
+            // The peer may have been started anew; it shows in what it announces.
+            lock(&self.inner.remote_hop).take();
         }
         let joined = self.inner.carriers.add(carrier);
         if joined {
@@ -215,15 +213,9 @@ impl MoqSession {
         self.inner.carriers.current().link
     }
 
-    /// How long there has been a session.
-    pub(super) fn age(&self) -> Duration {
-        self.inner.began.elapsed()
-    }
-
-    /// What the peer's process calls itself, if that is known: its sessions go on over new connections, and those of
-    /// another process with its key do not.
-    pub(super) fn process(&self) -> Option<Hop> {
-        let said = *lock(&self.inner.process);
+    /// What the peer's end of the session calls itself on all links, if that is known: a number that no other session has.
+    pub(super) fn remote_hop(&self) -> Option<Hop> {
+        let said = *lock(&self.inner.remote_hop);
         said.or_else(|| {
             let mut announced = self.inner.remote.announced();
             std::iter::from_fn(|| announced.try_next())
