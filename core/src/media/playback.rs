@@ -49,13 +49,17 @@ mod queue;
 mod reports;
 mod track;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use config::Backend;
 pub use config::{AudioBackend, PlaybackConfig, Synchronisation, VideoOutput};
 pub use decode::{Decoders, DefaultDecoders, SoftwareDecoders};
 pub use error::{MediaError, PlaybackError, SubscribeMediaError};
 pub use frame::{AudioSamples, MapError, VideoFrame};
+use futures_util::FutureExt;
 use iroh::EndpointAddr;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -161,7 +165,7 @@ fn spawn<T: Send + 'static>(
     queue: Arc<FrameQueue<T, PlaybackError>>,
 ) -> DropGuard {
     let stop = CancellationToken::new();
-    let stopped = stop.clone();
+    let (stopped, ending) = (stop.clone(), queue.clone());
     let mut playing = Box::pin(async move {
         control.wanted.notified().await;
         let result = track::play(&player, &control, output).await;
@@ -172,7 +176,10 @@ fn spawn<T: Send + 'static>(
     });
     tokio::spawn(async move {
         tokio::select! {
-            () = &mut playing => {}
+            ended = AssertUnwindSafe(&mut playing).catch_unwind() => if let Err(panic) = ended {
+                // Whoever waits for a frame is not to wait for ever.
+                ending.end(Err(PlaybackError::of_panic(panic)));
+            },
             () = stopped.cancelled() => {}
         }
         // Stopping what plays waits for its threads.
@@ -466,7 +473,10 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use gst::prelude::*;
 
@@ -536,5 +546,53 @@ mod tests {
         assert!(player.pipeline().query(&mut latency));
         let (live, min, _) = latency.result();
         assert_eq!((live, min.mseconds()), (true, 200));
+    }
+
+    /// The looking-up for decoders of a program, which panics at the first time or later.
+    struct Panicking<const AT: usize>;
+
+    static LOOKED_UP: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+    impl<const AT: usize> Decoders for Panicking<AT> {
+        fn candidates(_: &gst::Caps, _: bool) -> Vec<String> {
+            let times = LOOKED_UP[AT].fetch_add(1, Ordering::Relaxed);
+            assert!(times != AT, "the program's own fault");
+            vec!["vp8dec".to_owned()]
+        }
+    }
+
+    async fn ends_with_what_panicked<D: Decoders>() {
+        let local = LocalBroadcast::new();
+        let config = VideoConfig::new(VideoCodec::VP8);
+        let mut track = local.publish_track("video", config).unwrap();
+        let remote = RemoteBroadcast::new("test".to_owned(), local.consume());
+        let silent = AudioBackend::none();
+        let tracks = remote.media_with_decoders::<D>(&silent, PlaybackConfig::default());
+        let video = tracks.await.unwrap().video.unwrap();
+        let publish = async {
+            loop {
+                let frame = EncodedFrame::new(LocalBroadcast::now(), b"frame".as_slice(), true);
+                track.write(frame).unwrap();
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let next = tokio::time::timeout(Duration::from_secs(30), video.next_frame());
+        let error = tokio::select! {
+            () = publish => unreachable!(),
+            next = next => next.expect("it does not wait for ever").unwrap_err(),
+        };
+        assert!(
+            matches!(&error, PlaybackError::Panic(said) if said.contains("own fault")),
+            "{error}"
+        );
+        assert!(video.next_frame().await.unwrap().is_none(), "told once");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_in_the_programs_look_up_ends_the_track_and_says_so() {
+        // Is there anything to play, what is it, and what decodes it.
+        ends_with_what_panicked::<Panicking<0>>().await;
+        ends_with_what_panicked::<Panicking<1>>().await;
+        ends_with_what_panicked::<Panicking<2>>().await;
     }
 }

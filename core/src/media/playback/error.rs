@@ -1,5 +1,7 @@
 //! What can go wrong with playback.
 
+use std::any::Any;
+
 use gst::glib;
 
 use super::decode::package;
@@ -86,9 +88,23 @@ pub enum PlaybackError {
         /// What the last one said.
         reason: String,
     },
+    /// Something panicked, which may be the program's own [`Decoders`](super::Decoders).
+    #[error(
+        "playback came upon a panic and stopped: {0}; if it is not of the program's own Decoders, it is a bug"
+    )]
+    Panic(String),
     /// The output does not work.
     #[error("nothing can be played on this output: {0}; choose another AudioBackend")]
     Output(String),
+}
+
+impl PlaybackError {
+    /// Says what a panic said.
+    pub(super) fn of_panic(panic: Box<dyn Any + Send>) -> Self {
+        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::Panic(said.unwrap_or_else(|| "it does not say why".to_owned()))
+    }
 }
 
 impl From<RenditionError> for PlaybackError {

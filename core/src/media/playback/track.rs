@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 
 use super::{
     branch::{Branch, Output, Plan, Progress},
@@ -219,7 +222,12 @@ impl Decoding {
         let of = caps.clone();
         // Looking at a decoder may load the library that it is in.
         let found = tokio::task::spawn_blocking(move || candidates(&of, hardware));
-        let candidates = found.await.unwrap_or_default();
+        let candidates = match found.await.map_err(JoinError::try_into_panic) {
+            Ok(candidates) => candidates,
+            Err(Ok(panic)) => return Err(PlaybackError::of_panic(panic)),
+            // The runtime is about to end.
+            Err(Err(_)) => Vec::new(),
+        };
         if candidates.is_empty() {
             let (codec, package) = package(caps);
             return Err(PlaybackError::MissingDecoder { codec, package });
