@@ -1,4 +1,8 @@
-use std::{collections::VecDeque, convert::Infallible, sync::Arc};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{Arc, mpsc},
+};
 
 use super::*;
 
@@ -14,6 +18,9 @@ struct Script {
     next: Option<tokio::time::Instant>,
     now: Arc<AtomicU64>,
     overruns: usize,
+    /// The pipeline takes nothing until this is gone, or it is said that it is too slow.
+    blocked: Option<mpsc::Sender<()>>,
+    appsrc: gst_app::AppSrc,
 }
 
 impl FrameSource for Script {
@@ -24,6 +31,10 @@ impl FrameSource for Script {
         let next = tokio::time::Instant::now() + HOLD_TICK * 2;
         tokio::time::sleep_until(*self.next.get_or_insert(next)).await;
         self.next = None;
+        // The times are not those of this machine: a pipeline that is not blocked keeps up with them.
+        while self.blocked.is_none() && self.appsrc.current_level_buffers() > 0 {
+            tokio::time::sleep(ms(1)).await;
+        }
         let Some((at, frame)) = self.frames.pop_front() else {
             return Ok(None);
         };
@@ -34,6 +45,7 @@ impl FrameSource for Script {
 
     fn overrun(&mut self) {
         self.overruns += 1;
+        self.blocked = None;
     }
 }
 
@@ -55,6 +67,18 @@ async fn feed(
     frames: Vec<(Duration, FeedFrame)>,
     setup: impl FnOnce(Feed) -> Feed,
 ) -> (Vec<gst::Buffer>, usize) {
+    feed_into(pipeline, caps, video, frames, setup, None).await
+}
+
+/// The same, where the pipeline takes nothing for as long as `blocked` is there.
+async fn feed_into(
+    pipeline: &str,
+    caps: gst::Caps,
+    video: bool,
+    frames: Vec<(Duration, FeedFrame)>,
+    setup: impl FnOnce(Feed) -> Feed,
+    blocked: Option<mpsc::Sender<()>>,
+) -> (Vec<gst::Buffer>, usize) {
     gst::init().unwrap();
     let pipeline = gst::parse::launch(pipeline).unwrap();
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
@@ -66,13 +90,15 @@ async fn feed(
     let sink = pipeline.by_name("sink").unwrap();
     let sink = sink.downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    let feed = setup(Feed::new(appsrc, video));
+    let feed = setup(Feed::new(appsrc.clone(), video));
     let now = Arc::new(AtomicU64::new(0));
     let mut source = Script {
         frames: frames.into(),
         next: None,
         now: now.clone(),
         overruns: 0,
+        blocked,
+        appsrc,
     };
     let clock = PlayoutClock::new(LATENCY);
     // Up to then the pipeline has no clock.
@@ -84,6 +110,7 @@ async fn feed(
         .run(&mut source, &clock, Some(UNIX_EPOCH), &running_time)
         .await;
     assert!(matches!(end, FeedEnd::Finished), "{end:?}");
+    source.blocked = None;
     feed.appsrc().end_of_stream().unwrap();
     let mut buffers = Vec::new();
     while let Ok(sample) = sink.pull_sample() {
@@ -267,22 +294,45 @@ async fn what_came_before_the_pipeline_had_a_clock_still_says_what_follows_is() 
 }
 
 #[tokio::test]
-async fn a_pipeline_that_is_too_slow_is_told_to_the_source() {
+async fn when_the_pipeline_takes_no_more_the_source_is_told_and_it_goes_on_at_a_key_frame() {
     let frames = (0..300).map(|n| {
         let timestamp = ms(10_000 + n * 33);
         (timestamp, picture(timestamp, n % 60 == 0))
     });
-    // Nothing leaves the queue before a second of real time, and this feeds ten in three.
     gst::init().unwrap();
     let caps = gst::Caps::new_empty_simple("video/x-vp8");
-    let pipeline = "appsrc name=src ! identity sleep-time=30000 ! appsink name=sink sync=false";
+    let pipeline = "appsrc name=src ! appsink name=sink sync=false";
     let latency = gst::ClockTime::try_from(LATENCY).unwrap();
-    let (buffers, overruns) = feed(pipeline, caps, true, frames.collect(), |feed| {
+    let (blocked, released) = mpsc::channel();
+    let setup = |feed: Feed| {
+        let pad = feed.appsrc().static_pad("src").unwrap();
+        let released = Mutex::new(released);
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            // Nobody sends anything: this is until the sender is gone.
+            let _ = released.lock().unwrap().recv();
+            gst::PadProbeReturn::Ok
+        });
         feed.skipping(latency)
-    })
-    .await;
-    assert!(buffers.len() < 300);
-    assert!((1..=5).contains(&overruns), "{overruns}");
+    };
+    let fed = feed_into(pipeline, caps, true, frames.collect(), setup, Some(blocked));
+    let (buffers, overruns) = fed.await;
+    assert_eq!(overruns, 1, "once, however many frames are left out");
+    let number = |buffer: &gst::Buffer| {
+        let captured = captured(buffer).unwrap().duration_since(UNIX_EPOCH);
+        (captured.unwrap() - ms(10_000)).as_millis() / 33
+    };
+    let skip = buffers
+        .windows(2)
+        .position(|pair| number(&pair[1]) != number(&pair[0]) + 1);
+    let skip = skip.expect("frames were left out");
+    // The queue is more than a second behind, and the sinks wait for 200 ms.
+    assert!((35..60).contains(&number(&buffers[skip])), "{skip}");
+    let next = &buffers[skip + 1];
+    assert_eq!(number(next) % 60, 0, "a key frame");
+    assert!(next.flags().contains(gst::BufferFlags::DISCONT));
+    for pair in buffers[skip + 1..].windows(2) {
+        assert_eq!(number(&pair[1]), number(&pair[0]) + 1);
+    }
 }
 
 #[test]
