@@ -21,6 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use iroh_live::{LiveTicket, iroh::EndpointAddr, util::parse_secret_key};
+
 pub use pipe::{Pipe, Publisher};
 pub use process::{Outcome, Process};
 pub use setup::{Test, start};
@@ -66,4 +68,14 @@ pub fn free_port() -> u16 {
 /// A secret key that is the same in each run for the same `number`.
 pub fn secret_key(number: u8) -> String {
     format!("{number:02x}").repeat(32)
+}
+
+/// The ticket of a publisher that is not there: of the broadcast `stream` of this key, at this port of the loopback interface.
+///
+/// # Panics
+/// If it is no key.
+pub fn ticket_of(key: &str, port: u16) -> String {
+    let id = parse_secret_key(key).expect("it is a key").public();
+    let address = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], port).into());
+    LiveTicket::new(address, "stream").to_string()
 }
