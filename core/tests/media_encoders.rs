@@ -143,7 +143,8 @@ mod device {
                     if let Some(element) = weak.upgrade() {
                         gst::element_error!(element, gst::StreamError::Encode, ["broken"]);
                     }
-                    gst::PadProbeReturn::Drop
+                    // The bindings have let go of the buffer by then; `Drop` would let go of it once more.
+                    gst::PadProbeReturn::Handled
                 });
                 if name == "src" {
                     hold_back(&pad, element.downgrade());
