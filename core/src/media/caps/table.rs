@@ -29,6 +29,18 @@ pub enum Codec {
     Mp3,
 }
 
+/// An element that brings a stream into the form that travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Parser {
+    /// The element's name.
+    pub element: &'static str,
+    /// The package of Debian and Ubuntu that has it.
+    pub package: &'static str,
+    /// Properties, and their values.
+    pub settings: &'static [(&'static str, &'static str)],
+}
+
 /// What a codec needs.
 #[derive(Debug)]
 struct Row {
@@ -40,10 +52,8 @@ struct Row {
     catalog: &'static str,
     /// The stream in whatever form: what a pad that publishes takes, what an encoder gives.
     encoded: &'static str,
-    /// The parser that brings it into the form that travels.
-    parser: Option<&'static str>,
-    /// Properties of the parser.
-    parser_settings: &'static [(&'static str, &'static str)],
+    /// What brings it into the form that travels.
+    parser: Option<Parser>,
     /// The form that travels.
     wire: &'static str,
     /// The forms that are received: other publishers have more.
@@ -71,8 +81,11 @@ static TABLE: [Row; 9] = [
         title: "H.264",
         catalog: "avc3",
         encoded: "video/x-h264",
-        parser: Some("h264parse"),
-        parser_settings: PARAMETER_SETS,
+        parser: Some(Parser {
+            element: "h264parse",
+            package: BAD,
+            settings: PARAMETER_SETS,
+        }),
         wire: "video/x-h264,stream-format=(string)byte-stream,alignment=(string)au",
         received: "video/x-h264,stream-format=(string){byte-stream,avc},alignment=(string)au",
         encoder_package: UGLY,
@@ -84,8 +97,11 @@ static TABLE: [Row; 9] = [
         title: "H.265",
         catalog: "hev1",
         encoded: "video/x-h265",
-        parser: Some("h265parse"),
-        parser_settings: PARAMETER_SETS,
+        parser: Some(Parser {
+            element: "h265parse",
+            package: BAD,
+            settings: PARAMETER_SETS,
+        }),
         wire: "video/x-h265,stream-format=(string)byte-stream,alignment=(string)au",
         received: "video/x-h265,stream-format=(string){byte-stream,hvc1},alignment=(string)au",
         encoder_package: BAD,
@@ -97,8 +113,11 @@ static TABLE: [Row; 9] = [
         title: "AV1",
         catalog: "av01",
         encoded: "video/x-av1",
-        parser: Some("av1parse"),
-        parser_settings: &[],
+        parser: Some(Parser {
+            element: "av1parse",
+            package: BAD,
+            settings: &[],
+        }),
         wire: "video/x-av1,stream-format=(string)obu-stream,alignment=(string)tu",
         received: "video/x-av1,stream-format=(string)obu-stream,alignment=(string)tu",
         encoder_package: BAD,
@@ -111,7 +130,6 @@ static TABLE: [Row; 9] = [
         catalog: "vp8",
         encoded: "video/x-vp8",
         parser: None,
-        parser_settings: &[],
         wire: "video/x-vp8",
         received: "video/x-vp8",
         encoder_package: GOOD,
@@ -123,8 +141,11 @@ static TABLE: [Row; 9] = [
         title: "VP9",
         catalog: "vp09",
         encoded: "video/x-vp9",
-        parser: Some("vp9parse"),
-        parser_settings: &[],
+        parser: Some(Parser {
+            element: "vp9parse",
+            package: BAD,
+            settings: &[],
+        }),
         wire: "video/x-vp9,alignment=(string)super-frame",
         received: "video/x-vp9",
         encoder_package: GOOD,
@@ -137,7 +158,6 @@ static TABLE: [Row; 9] = [
         catalog: "opus",
         encoded: "audio/x-opus",
         parser: None,
-        parser_settings: &[],
         wire: "audio/x-opus",
         received: "audio/x-opus",
         encoder_package: BASE,
@@ -149,8 +169,11 @@ static TABLE: [Row; 9] = [
         title: "AAC",
         catalog: "mp4a.40",
         encoded: "audio/mpeg,mpegversion=(int){2,4}",
-        parser: Some("aacparse"),
-        parser_settings: &[],
+        parser: Some(Parser {
+            element: "aacparse",
+            package: GOOD,
+            settings: &[],
+        }),
         wire: "audio/mpeg,mpegversion=(int){2,4},stream-format=(string)raw,framed=(boolean)true",
         received: "audio/mpeg,mpegversion=(int)4,stream-format=(string)raw,framed=(boolean)true",
         encoder_package: BAD,
@@ -162,8 +185,11 @@ static TABLE: [Row; 9] = [
         title: "FLAC",
         catalog: "flac",
         encoded: "audio/x-flac",
-        parser: Some("flacparse"),
-        parser_settings: &[],
+        parser: Some(Parser {
+            element: "flacparse",
+            package: GOOD,
+            settings: &[],
+        }),
         wire: "audio/x-flac,framed=(boolean)true",
         received: "audio/x-flac,framed=(boolean)true",
         encoder_package: GOOD,
@@ -175,8 +201,11 @@ static TABLE: [Row; 9] = [
         title: "MP3",
         catalog: "mp3",
         encoded: "audio/mpeg,mpegversion=(int)1,layer=(int)3",
-        parser: Some("mpegaudioparse"),
-        parser_settings: &[],
+        parser: Some(Parser {
+            element: "mpegaudioparse",
+            package: GOOD,
+            settings: &[],
+        }),
         wire: "audio/mpeg,mpegversion=(int)1,layer=(int)3,parsed=(boolean)true",
         received: "audio/mpeg,mpegversion=(int)1,layer=(int)3,parsed=(boolean)true",
         encoder_package: GOOD,
@@ -263,14 +292,9 @@ impl Codec {
         caps_of(self.row().wire)
     }
 
-    /// The element that brings a stream into the form that travels; none where it has that form already.
-    pub fn parser(self) -> Option<&'static str> {
+    /// The parser that brings a stream into the form that travels; none where it has that form already.
+    pub fn parser(self) -> Option<Parser> {
         self.row().parser
-    }
-
-    /// Properties of the [`parser`](Self::parser), where it has them, and their values.
-    pub fn parser_settings(self) -> &'static [(&'static str, &'static str)] {
-        self.row().parser_settings
     }
 
     /// The package of Debian and Ubuntu that encodes it.
@@ -334,9 +358,9 @@ mod tests {
             assert!(sink_caps(row.kind).can_intersect(&encoded), "{encoded}");
             assert!(src_caps(row.kind).can_intersect(&wire), "{wire}");
             if let Some(parser) = row.parser {
-                let factory = gst::ElementFactory::find(parser).expect("installed");
-                assert!(factory.can_sink_any_caps(&encoded), "{parser}");
-                assert!(factory.can_src_any_caps(&wire), "{parser}");
+                let factory = gst::ElementFactory::find(parser.element).expect("installed");
+                assert!(factory.can_sink_any_caps(&encoded), "{parser:?}");
+                assert!(factory.can_src_any_caps(&wire), "{parser:?}");
             }
         }
     }

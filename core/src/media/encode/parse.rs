@@ -4,12 +4,12 @@ use crate::media::{caps::Codec, element::set};
 
 /// A parser is not installed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the element {element} is missing: install gstreamer1.0-plugins-good and gstreamer1.0-plugins-bad"
-)]
+#[error("the element {element} is missing: install the package {package}")]
 pub struct MissingParser {
     /// The element's name.
     pub element: &'static str,
+    /// The package of Debian and Ubuntu that has it.
+    pub package: &'static str,
 }
 
 /// An appsink for encoded media that is to be sent: it waits for nothing and keeps nothing.
@@ -35,14 +35,17 @@ pub fn parser(
     codec: Codec,
     sink: &gst_app::AppSink,
 ) -> Result<Option<gst::Element>, MissingParser> {
-    let Some(element) = codec.parser() else {
+    let Some(needed) = codec.parser() else {
         sink.set_caps(None);
         return Ok(None);
     };
-    let parser = gst::ElementFactory::make(element)
+    let parser = gst::ElementFactory::make(needed.element)
         .build()
-        .map_err(|_| MissingParser { element })?;
-    for (name, value) in codec.parser_settings() {
+        .map_err(|_| MissingParser {
+            element: needed.element,
+            package: needed.package,
+        })?;
+    for (name, value) in needed.settings {
         set(&parser, name, value);
     }
     sink.set_caps(Some(&codec.wire_caps()));
@@ -54,6 +57,18 @@ mod tests {
     use gst::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_parser_that_is_missing_is_named_with_its_package() {
+        let package = |codec: Codec| codec.parser().map(|parser| parser.package);
+        assert_eq!(package(Codec::H264), Some("gstreamer1.0-plugins-bad"));
+        assert_eq!(package(Codec::Aac), Some("gstreamer1.0-plugins-good"));
+        let missing = MissingParser {
+            element: "h264parse",
+            package: package(Codec::H264).unwrap(),
+        };
+        assert!(missing.to_string().ends_with("gstreamer1.0-plugins-bad"));
+    }
 
     #[test]
     fn a_parser_sends_parameter_sets_with_each_key_frame() {

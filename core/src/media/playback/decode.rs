@@ -84,7 +84,7 @@ fn installed(caps: &gst::Caps, hardware: bool) -> Vec<String> {
         .map(|(_, factory, parser)| {
             let decoder = with_settings(factory);
             match parser {
-                Some(parser) => format!("{parser} ! {decoder}"),
+                Some(parser) => format!("{} ! {decoder}", parser.element),
                 None => decoder,
             }
         })
