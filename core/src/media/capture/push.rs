@@ -137,25 +137,53 @@ impl Drop for Attached {
     }
 }
 
+/// The end of a channel that pushes. Dropping it ends the source.
+#[derive(Debug)]
+struct PushEnd(Arc<PushChannel>);
+
+impl PushEnd {
+    fn new(caps: Result<gst::Caps, gst::glib::BoolError>) -> (Self, Arc<PushChannel>) {
+        // Formats that have no caps have no media either.
+        let channel = PushChannel::new(caps.unwrap_or_else(|_| gst::Caps::new_empty()));
+        (Self(channel.clone()), channel)
+    }
+
+    /// Pushes what was captured from then until `end`, unless it is late after what came last.
+    fn push(
+        &self,
+        buffer: gst::Buffer,
+        captured: Instant,
+        end: Instant,
+        is_late: impl FnOnce(Instant) -> bool,
+    ) -> Result<(), PushError> {
+        {
+            let mut state = self.0.state();
+            if state.last.is_some_and(is_late) {
+                return Err(PushError::Order);
+            }
+            state.last = Some(end);
+        }
+        self.0.deliver(buffer, captured)
+    }
+}
+
+impl Drop for PushEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Pushes pictures; made by [`VideoSource::push`](super::VideoSource::push). Dropping it ends the source.
 #[derive(Debug)]
 pub struct VideoPusher {
     info: gst_video::VideoInfo,
-    channel: Arc<PushChannel>,
+    end: PushEnd,
 }
 
 impl VideoPusher {
     pub(super) fn new(info: gst_video::VideoInfo) -> (Self, Arc<PushChannel>) {
-        // Formats that have no caps have no pictures either.
-        let caps = info.to_caps().unwrap_or_else(|_| gst::Caps::new_empty());
-        let channel = PushChannel::new(caps);
-        (
-            Self {
-                info,
-                channel: channel.clone(),
-            },
-            channel,
-        )
+        let (end, channel) = PushEnd::new(info.to_caps());
+        (Self { info, end }, channel)
     }
 
     /// What the pictures look like.
@@ -185,20 +213,8 @@ impl VideoPusher {
                 expected: self.info.size(),
             });
         }
-        {
-            let mut state = self.channel.state();
-            if state.last.is_some_and(|last| captured <= last) {
-                return Err(PushError::Order);
-            }
-            state.last = Some(captured);
-        }
-        self.channel.deliver(buffer, captured)
-    }
-}
-
-impl Drop for VideoPusher {
-    fn drop(&mut self) {
-        self.channel.end();
+        let is_late = |last| captured <= last;
+        self.end.push(buffer, captured, captured, is_late)
     }
 }
 
@@ -206,7 +222,7 @@ impl Drop for VideoPusher {
 #[derive(Debug)]
 pub struct AudioPusher {
     info: gst_audio::AudioInfo,
-    channel: Arc<PushChannel>,
+    end: PushEnd,
 }
 
 /// Sound may be said to begin so much before the end of what came before: clocks shake.
@@ -214,15 +230,8 @@ const OVERLAP: Duration = Duration::from_millis(100);
 
 impl AudioPusher {
     pub(super) fn new(info: gst_audio::AudioInfo) -> (Self, Arc<PushChannel>) {
-        let caps = info.to_caps().unwrap_or_else(|_| gst::Caps::new_empty());
-        let channel = PushChannel::new(caps);
-        (
-            Self {
-                info,
-                channel: channel.clone(),
-            },
-            channel,
-        )
+        let (end, channel) = PushEnd::new(info.to_caps());
+        (Self { info, end }, channel)
     }
 
     /// What the samples look like.
@@ -241,8 +250,7 @@ impl AudioPusher {
         let duration = self.duration(&buffer)?;
         let now = Instant::now();
         let begun = now.checked_sub(duration).unwrap_or(now);
-        self.channel.state().last = Some(now);
-        self.channel.deliver(buffer, begun)
+        self.end.push(buffer, begun, now, |_| false)
     }
 
     /// Pushes samples, the first of which was captured at that time.
@@ -251,14 +259,9 @@ impl AudioPusher {
     /// See [`PushError`].
     pub fn push_at(&self, buffer: gst::Buffer, captured: Instant) -> Result<(), PushError> {
         let duration = self.duration(&buffer)?;
-        {
-            let mut state = self.channel.state();
-            if state.last.is_some_and(|last| captured + OVERLAP < last) {
-                return Err(PushError::Order);
-            }
-            state.last = Some(captured + duration);
-        }
-        self.channel.deliver(buffer, captured)
+        let is_late = |last| captured + OVERLAP < last;
+        self.end
+            .push(buffer, captured, captured + duration, is_late)
     }
 
     fn duration(&self, buffer: &gst::Buffer) -> Result<Duration, PushError> {
@@ -273,12 +276,6 @@ impl AudioPusher {
         Ok(Duration::from_nanos(
             samples.saturating_mul(1_000_000_000) / u64::from(self.info.rate().max(1)),
         ))
-    }
-}
-
-impl Drop for AudioPusher {
-    fn drop(&mut self) {
-        self.channel.end();
     }
 }
 

@@ -63,23 +63,6 @@ impl VideoSource {
         Self(SourceKind::Own(Input::TestPicture))
     }
 
-    /// The pictures of a file, paced as live. For its sound too, see [`MediaSource::file`].
-    pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(SourceKind::Own(Input::File(path.as_ref().to_owned())))
-    }
-
-    /// What GStreamer plays under that URI, paced as live.
-    pub fn uri(uri: impl Into<String>) -> Self {
-        Self(SourceKind::Own(Input::Uri(uri.into())))
-    }
-
-    /// Elements in the notation of `gst-launch-1.0`, as `v4l2src device=/dev/video2 ! video/x-raw,width=1280`.
-    ///
-    /// The last one's source pad stays open. What it gives is decoded where it is not raw.
-    pub fn description(description: impl Into<String>) -> Self {
-        Self(SourceKind::Own(Input::Description(description.into())))
-    }
-
     /// Frames that the program pushes.
     ///
     /// `info` says what they look like; make it with `gst_video::VideoInfo::builder`.
@@ -114,21 +97,6 @@ impl AudioSource {
         Self(SourceKind::Own(Input::TestTone))
     }
 
-    /// The sound of a file, paced as live. For its pictures too, see [`MediaSource::file`].
-    pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(SourceKind::Own(Input::File(path.as_ref().to_owned())))
-    }
-
-    /// What GStreamer plays under that URI, paced as live.
-    pub fn uri(uri: impl Into<String>) -> Self {
-        Self(SourceKind::Own(Input::Uri(uri.into())))
-    }
-
-    /// Elements in the notation of `gst-launch-1.0`; see [`VideoSource::description`].
-    pub fn description(description: impl Into<String>) -> Self {
-        Self(SourceKind::Own(Input::Description(description.into())))
-    }
-
     /// Samples that the program pushes.
     ///
     /// `info` says what they look like; make it with `gst_audio::AudioInfo::builder`. They are interleaved.
@@ -138,23 +106,58 @@ impl AudioSource {
     }
 }
 
+/// The constructors that all sources have, whatever of the media is wanted.
+macro_rules! inputs {
+    ($source:ident, $wrap:expr, $file:literal, $description:literal) => {
+        impl $source {
+            #[doc = $file]
+            pub fn file(path: impl AsRef<Path>) -> Self {
+                Self($wrap(Input::File(path.as_ref().to_owned())))
+            }
+
+            /// What GStreamer plays under that URI, paced as live.
+            pub fn uri(uri: impl Into<String>) -> Self {
+                Self($wrap(Input::Uri(uri.into())))
+            }
+
+            #[doc = $description]
+            pub fn description(description: impl Into<String>) -> Self {
+                Self($wrap(Input::Description(description.into())))
+            }
+        }
+
+        impl From<gst::Element> for $source {
+            /// An element, or a bin, with a source pad of its own for each kind of media that is not linked yet.
+            fn from(element: gst::Element) -> Self {
+                Self($wrap(Input::Element(element)))
+            }
+        }
+    };
+}
+
+inputs!(
+    VideoSource,
+    SourceKind::Own,
+    "The pictures of a file, paced as live. For its sound too, see [`MediaSource::file`].",
+    "Elements in the notation of `gst-launch-1.0`, as `v4l2src device=/dev/video2 ! video/x-raw,width=1280`.
+
+The last one's source pad stays open. What it gives is decoded where it is not raw."
+);
+inputs!(
+    AudioSource,
+    SourceKind::Own,
+    "The sound of a file, paced as live. For its pictures too, see [`MediaSource::file`].",
+    "Elements in the notation of `gst-launch-1.0`; see [`VideoSource::description`]."
+);
+inputs!(
+    MediaSource,
+    std::convert::identity,
+    "A file, paced as live.",
+    "Elements in the notation of `gst-launch-1.0`, two of which have an open source pad, as
+`videotestsrc is-live=true  audiotestsrc is-live=true`."
+);
+
 impl MediaSource {
-    /// A file, paced as live.
-    pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(Input::File(path.as_ref().to_owned()))
-    }
-
-    /// What GStreamer plays under that URI, paced as live.
-    pub fn uri(uri: impl Into<String>) -> Self {
-        Self(Input::Uri(uri.into()))
-    }
-
-    /// Elements in the notation of `gst-launch-1.0`, two of which have an open source pad, as
-    /// `videotestsrc is-live=true  audiotestsrc is-live=true`.
-    pub fn description(description: impl Into<String>) -> Self {
-        Self(Input::Description(description.into()))
-    }
-
     /// The two halves, for the video and for the audio of a broadcast.
     ///
     /// The source starts when both have been given to a broadcast or dropped, so that neither misses the beginning.
@@ -164,27 +167,6 @@ impl MediaSource {
             VideoSource(SourceKind::Half(video)),
             AudioSource(SourceKind::Half(audio)),
         )
-    }
-}
-
-impl From<gst::Element> for VideoSource {
-    /// An element, or a bin, with a source pad of its own that is not linked yet.
-    fn from(element: gst::Element) -> Self {
-        Self(SourceKind::Own(Input::Element(element)))
-    }
-}
-
-impl From<gst::Element> for AudioSource {
-    /// An element, or a bin, with a source pad of its own that is not linked yet.
-    fn from(element: gst::Element) -> Self {
-        Self(SourceKind::Own(Input::Element(element)))
-    }
-}
-
-impl From<gst::Element> for MediaSource {
-    /// An element, or a bin, with source pads of its own that are not linked yet.
-    fn from(element: gst::Element) -> Self {
-        Self(Input::Element(element))
     }
 }
 
