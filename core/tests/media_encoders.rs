@@ -12,7 +12,7 @@ use iroh_live::{
     endpoint::EndpointConfig,
     media::{
         LocalVideo, PublishMediaError, RenditionInfo, SourceStatus, VideoCodec, VideoEncoder,
-        VideoPreset, VideoSource,
+        VideoPreset, VideoPusher, VideoSource,
     },
 };
 
@@ -76,6 +76,13 @@ mod device {
 
     /// A broken one was tried.
     pub static BROKE: AtomicBool = AtomicBool::new(false);
+
+    /// How many are open.
+    static OPEN: AtomicU8 = AtomicU8::new(0);
+
+    pub fn open() -> u8 {
+        OPEN.load(Ordering::Relaxed)
+    }
 
     static DEVICE: (Mutex<Device>, Condvar) = (Mutex::new(Device::Free), Condvar::new());
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -223,6 +230,10 @@ mod device {
                 let mut opened = OPENED.lock().unwrap();
                 opened.push(self.bitrate.load(Ordering::Relaxed));
                 self.number.store(opened.len() as u8, Ordering::Relaxed);
+                OPEN.fetch_add(1, Ordering::Relaxed);
+            }
+            if transition == gst::StateChange::ReadyToNull {
+                OPEN.fetch_sub(1, Ordering::Relaxed);
             }
             self.parent_change_state(transition)
         }
@@ -286,6 +297,68 @@ async fn a_device_that_is_slow_to_open_holds_up_nobody() {
     })
     .await;
     video.stop();
+}
+
+/// Pushes pictures, each captured so much later than the one before, until it is so.
+async fn push_until(pusher: &VideoPusher, step: Duration, mut is_so: impl FnMut() -> bool) {
+    let mut captured = Instant::now();
+    until("what pictures bring about", || {
+        captured += step;
+        let picture = gst::Buffer::from_slice(vec![0; pusher.info().size()]);
+        pusher.push_at(picture, captured).expect("in order");
+        is_so()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_never_opens_is_given_up() {
+    let _turn = device::register(Device::Slow).await;
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 160, 120);
+    let (pusher, source) = VideoSource::push(info.fps(30).build().unwrap());
+    video
+        .set_source(source, VideoCodec::Vp8.by(device::NAME), [small()])
+        .unwrap();
+    let (status, mut seconds) = (video.status(), 0);
+    push_until(&pusher, Duration::from_secs(1), || {
+        seconds += 1;
+        matches!(*status.borrow(), SourceStatus::Failed(_))
+    })
+    .await;
+    match &*status.borrow() {
+        SourceStatus::Failed(PublishMediaError::Encoder { reason, .. }) => {
+            assert!(reason.contains("does not open"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(seconds >= 10, "{seconds} s are nothing for a device");
+    // Nobody waits for a device that hangs.
+    let stopping = video.clone();
+    let stopped = tokio::task::spawn_blocking(move || stopping.stop());
+    soon("the end", stopped).await.unwrap();
+    device::set(Device::Free);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoder_is_closed_with_its_source() {
+    let _turn = device::register(Device::Free).await;
+    let local = LocalBroadcast::new();
+    let video = local.video();
+    let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 160, 120);
+    let (pusher, source) = VideoSource::push(info.fps(30).build().unwrap());
+    video
+        .set_source(source, VideoCodec::Vp8.by(device::NAME), [small()])
+        .unwrap();
+    push_until(&pusher, Duration::from_millis(33), || {
+        rendition(&video).is_some_and(|info| info.encoder.is_some())
+    })
+    .await;
+    assert_eq!(device::open(), 1);
+    drop(pusher);
+    until("closed", || device::open() == 0).await;
+    assert!(matches!(*video.status().borrow(), SourceStatus::Ended));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,4 +9,4 @@ mod table;
 
 pub use decode::{same_codec, track_caps};
 pub use describe::is_header;
-pub use table::{Codec, Reason, sink_caps, src_caps};
+pub use table::{Codec, Parser, Reason, sink_caps, src_caps};
