@@ -23,9 +23,7 @@ mod viewers;
 pub(crate) use audience::Audience;
 pub(crate) use cache::{RETENTION, pool};
 pub use extension::{Catalog, CatalogExtension, IrohLive};
-pub use hang::catalog::{
-    AAC, AV1, AudioCodec, AudioConfig, Container, H264, H265, VP9, VideoCodec, VideoConfig,
-};
+pub use hang::catalog::{AudioConfig, Container, VideoConfig};
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub(crate) use readers::{ReaderShare, Readers};
 pub(crate) use remote::PeerRate;
@@ -37,3 +35,10 @@ pub use rendition::{LeftOut, Readable, Rendition};
 pub use stop::StopReason;
 pub use timeline::{Restarts, Timeline};
 pub use track::{EncodedFrame, MediaKind, TrackConfig};
+
+/// How a catalog names codecs: with the profile and the level that a stream has, as `avc1.64001f`.
+///
+/// What media is to be *encoded* with is chosen with the codecs of `media`.
+pub mod catalog {
+    pub use hang::catalog::{AAC, AV1, AudioCodec, H264, H265, VP9, VideoCodec};
+}

@@ -14,7 +14,7 @@ use std::{
 use common::{addr, guarded, live, media, soon};
 use iroh_live::{
     CloseCode, DisconnectReason, EncodedFrame, Policy,
-    broadcast::{EncodedReader, ReadError, StopReason, VideoCodec, VideoConfig},
+    broadcast::{EncodedReader, ReadError, StopReason, VideoConfig, catalog::VideoCodec},
     transport::{ConnectError, PublishError},
 };
 use tokio::sync::watch;

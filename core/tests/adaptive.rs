@@ -9,7 +9,10 @@ use std::{
 use iroh_live::{
     CloseCode, EncodedFrame, Live, LocalBroadcast, Quality, Subscription, TrackConfig,
     adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader, MediaKind},
-    broadcast::{AudioCodec, AudioConfig, LocalTrack, VideoCodec, VideoConfig},
+    broadcast::{
+        AudioConfig, LocalTrack, VideoConfig,
+        catalog::{AudioCodec, VideoCodec},
+    },
     endpoint::EndpointConfig,
 };
 use tokio::time::MissedTickBehavior;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{addr, guarded, live, media, soon};
 use iroh_live::{
     Call, CallError, DisconnectReason, EncodedFrame, Live, Policy,
-    broadcast::{EncodedReader, LocalTrack, VideoCodec, VideoConfig},
+    broadcast::{EncodedReader, LocalTrack, VideoConfig, catalog::VideoCodec},
     call::Decline,
     endpoint::EndpointConfig,
     iroh::protocol::Router,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{addr, live, media, soon};
 use iroh_live::{
     CloseCode, DisconnectReason,
-    broadcast::{VideoCodec, VideoConfig},
+    broadcast::{VideoConfig, catalog::VideoCodec},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,8 @@ use common::{addr, live, soon};
 use iroh_live::{
     CloseCode, EncodedFrame, LocalBroadcast, RemoteBroadcast, TrackConfig,
     broadcast::{
-        AudioCodec, AudioConfig, EncodedReader, LocalTrack, PublishTrackError, VideoCodec,
-        VideoConfig,
+        AudioConfig, EncodedReader, LocalTrack, PublishTrackError, VideoConfig,
+        catalog::{AudioCodec, VideoCodec},
     },
 };
 

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use iroh_live::{
     EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig,
-    broadcast::{VideoCodec, VideoConfig},
+    broadcast::{VideoConfig, catalog::VideoCodec},
 };
 
 #[tokio::main]

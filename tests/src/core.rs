@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use iroh_live::{
     EncodedFrame, Live, LiveTicket, LocalBroadcast, TrackConfig,
-    broadcast::{VideoCodec, VideoConfig},
+    broadcast::{VideoConfig, catalog::VideoCodec},
     endpoint::EndpointConfig,
 };
 use tokio::runtime::Runtime;

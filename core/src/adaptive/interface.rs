@@ -259,7 +259,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::broadcast::{VideoCodec, VideoConfig};
+    use crate::broadcast::{VideoConfig, catalog::VideoCodec};
 
     #[tokio::test]
     async fn the_programs_filter_does_not_run_on_a_thread_of_the_runtime() {

@@ -95,7 +95,7 @@ impl From<&Rendition> for Rung {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::{VideoCodec, VideoConfig};
+    use crate::broadcast::{VideoConfig, catalog::VideoCodec};
 
     fn renditions(names: &[&str]) -> Vec<Arc<Rendition>> {
         let config = VideoConfig::new(VideoCodec::VP8);

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         EncodedFrame,
-        broadcast::{VideoCodec, VideoConfig},
+        broadcast::{VideoConfig, catalog::VideoCodec},
     };
 
     const fn ms(ms: u64) -> Duration {

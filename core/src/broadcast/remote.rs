@@ -402,7 +402,7 @@ impl EncodedReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::{VideoCodec, VideoConfig};
+    use crate::broadcast::{VideoConfig, catalog::VideoCodec};
     use moq_mux::{
         catalog::hang::Container,
         container::{Container as _, Frame},

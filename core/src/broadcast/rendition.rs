@@ -146,7 +146,7 @@ fn unknown<T, E: std::fmt::Display>(container: Result<T, E>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::{AudioCodec, VideoCodec};
+    use crate::broadcast::catalog::{AudioCodec, VideoCodec};
 
     #[test]
     fn what_another_broadcast_carries_or_no_container_is_known_for_is_left_out_with_the_reason() {

@@ -1,8 +1,8 @@
-//! The codecs that media can be encoded with.
+//! The codecs that media can be encoded with. How a catalog names them is in [`broadcast::catalog`](crate::broadcast::catalog).
 
 use super::{VideoPreset, caps::Codec};
 
-/// A codec for video.
+/// A codec to encode video with. Streams are described by [`catalog::VideoCodec`](crate::broadcast::catalog::VideoCodec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum VideoCodec {
@@ -19,7 +19,7 @@ pub enum VideoCodec {
     Vp9,
 }
 
-/// A codec for audio.
+/// A codec to encode audio with. Streams are described by [`catalog::AudioCodec`](crate::broadcast::catalog::AudioCodec).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum AudioCodec {

@@ -483,7 +483,10 @@ mod tests {
     use super::*;
     use crate::{
         EncodedFrame, LocalBroadcast,
-        broadcast::{AudioCodec, AudioConfig, VideoCodec, VideoConfig},
+        broadcast::{
+            AudioConfig, VideoConfig,
+            catalog::{AudioCodec, VideoCodec},
+        },
     };
 
     #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 
 use iroh_live::{
     Live, LocalBroadcast, Policy,
-    broadcast::{LocalTrack, VideoCodec, VideoConfig},
+    broadcast::{LocalTrack, VideoConfig, catalog::VideoCodec},
     endpoint::EndpointConfig,
     iroh::{EndpointAddr, SecretKey},
 };

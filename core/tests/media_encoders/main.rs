@@ -399,7 +399,8 @@ async fn the_only_encoder_is_tried_again_when_it_fails() {
 async fn a_track_that_cannot_be_published_costs_nothing_and_begins_anew_with_another_source() {
     let _turn = device::register(Device::Free).await;
     let local = LocalBroadcast::new();
-    let config = iroh_live::broadcast::VideoConfig::new(iroh_live::broadcast::VideoCodec::VP8);
+    let config =
+        iroh_live::broadcast::VideoConfig::new(iroh_live::broadcast::catalog::VideoCodec::VP8);
     let other = local.publish_track(small().name(), config).unwrap();
     let video = local.video();
     let encoder = VideoCodec::Vp8.by(device::NAME);

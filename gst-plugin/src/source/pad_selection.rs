@@ -45,7 +45,10 @@ pub(super) fn warnings(playable: &Playable, too_many: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use iroh_live::broadcast::{AudioCodec, AudioConfig, Catalog, VideoCodec, VideoConfig};
+    use iroh_live::broadcast::{
+        AudioConfig, Catalog, VideoConfig,
+        catalog::{AudioCodec, VideoCodec},
+    };
 
     #[test]
     fn a_catalog_of_a_thousand_tracks_gets_a_pad_for_a_few_of_each_kind() {

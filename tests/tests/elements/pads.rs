@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 
 use gst::prelude::*;
-use iroh_live::broadcast::{AudioCodec, AudioConfig, VideoCodec, VideoConfig};
+use iroh_live::broadcast::{
+    AudioConfig, VideoConfig,
+    catalog::{AudioCodec, VideoCodec},
+};
 use iroh_live_tests::{
     Item, Publisher, Viewer,
     core::CorePublisher,

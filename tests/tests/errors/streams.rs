@@ -6,7 +6,7 @@ use bytes::Bytes;
 use gst::prelude::*;
 use iroh_live::{
     EncodedFrame, LocalBroadcast,
-    broadcast::{VideoCodec, VideoConfig},
+    broadcast::{VideoConfig, catalog::VideoCodec},
 };
 use iroh_live_tests::{
     Publisher, Viewer,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     LocalBroadcast,
-    broadcast::{LocalTrack, VideoCodec, VideoConfig},
+    broadcast::{LocalTrack, VideoConfig, catalog::VideoCodec},
 };
 
 const FRAME: Duration = Duration::from_millis(200);

@@ -1,7 +1,7 @@
 use hang::catalog::VideoConfig;
 
 use super::*;
-use crate::broadcast::{EncodedFrame, RemoteBroadcast, VideoCodec, cache::CAPACITY};
+use crate::broadcast::{EncodedFrame, RemoteBroadcast, cache::CAPACITY, catalog::VideoCodec};
 
 /// The most that is kept of ten groups a second while a viewer reads all of them, bytes.
 async fn kept_at(bytes_a_second: usize) -> u64 {

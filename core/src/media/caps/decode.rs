@@ -3,7 +3,10 @@
 use gst_pbutils as pbutils;
 
 use super::table::{Codec, Reason};
-use crate::broadcast::{AudioCodec, AudioConfig, Container, TrackConfig, VideoCodec, VideoConfig};
+use crate::broadcast::{
+    AudioConfig, Container, TrackConfig, VideoConfig,
+    catalog::{AudioCodec, VideoCodec},
+};
 
 /// The caps that decoders take for what the catalog describes.
 ///

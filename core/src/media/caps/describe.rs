@@ -3,7 +3,10 @@
 use gst_pbutils as pbutils;
 
 use super::table::{Codec, Reason};
-use crate::broadcast::{AudioCodec, AudioConfig, TrackConfig, VideoCodec, VideoConfig};
+use crate::broadcast::{
+    AudioConfig, TrackConfig, VideoConfig,
+    catalog::{AudioCodec, VideoCodec},
+};
 
 impl Codec {
     /// Describes the stream for the catalog. `frame` is its first frame, a key frame.

@@ -292,7 +292,7 @@ mod tests {
         let _other = broadcast
             .publish_track(
                 "video",
-                crate::broadcast::VideoConfig::new(crate::broadcast::VideoCodec::VP8),
+                crate::broadcast::VideoConfig::new(crate::broadcast::catalog::VideoCodec::VP8),
             )
             .unwrap();
         let mut writer = TrackWriter::new(&broadcast, Codec::Vp8, "video");

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::{
         LocalBroadcast, RemoteBroadcast,
-        broadcast::{VideoCodec, VideoConfig},
+        broadcast::{VideoConfig, catalog::VideoCodec},
         media::receive::RenditionConfig,
     };
 

@@ -71,7 +71,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::broadcast::{VideoCodec, VideoConfig};
+    use crate::broadcast::{VideoConfig, catalog::VideoCodec};
 
     fn at(seconds: u64) -> Option<SystemTime> {
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

@@ -42,7 +42,7 @@ impl Playable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broadcast::{VideoCodec, VideoConfig};
+    use crate::broadcast::{VideoConfig, catalog::VideoCodec};
 
     #[test]
     fn a_codec_that_is_not_known_is_left_out_like_what_cannot_be_read() {

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         LocalBroadcast,
-        broadcast::{VideoCodec, VideoConfig},
+        broadcast::{VideoConfig, catalog::VideoCodec},
     };
 
     #[tokio::test]
