@@ -1,7 +1,10 @@
 //! What stays with a session: dials another connection beside the one that it has when nothing comes from the peer, and
 //! ends what is not needed of the two.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::sleep;
@@ -21,10 +24,10 @@ use super::{
 };
 
 /// How long two connections of a session stay side by side, so that all that is read goes over from one to the other.
-const OVERLAP: std::time::Duration = std::time::Duration::from_millis(500);
+const OVERLAP: Duration = Duration::from_millis(500);
 
 /// How often to look at a session that this side does not need, as to whether it needs it now.
-const IDLE_LOOK: std::time::Duration = std::time::Duration::from_secs(2);
+const IDLE_LOOK: Duration = Duration::from_secs(2);
 
 type Dialing = BoxFuture<'static, Result<Carrier, ConnectError>>;
 
@@ -109,32 +112,37 @@ async fn dial(
 /// the dial began is `known`.
 fn take_over(peer: &Arc<Peer>, session: &MoqSession, carrier: Carrier, known: &[usize]) {
     let link = carrier.link.clone();
-    if !session.join(carrier) {
+    if !session.join(carrier.clone()) {
         return link.close(CloseCode::SUPERSEDED, "the session has ended");
     }
     let (session, known, ours_preferred) =
         (session.unheld(), known.to_vec(), peer.ours_preferred());
     session.clone().spawn(async move {
         sleep(OVERLAP).await;
-        let carriers = session.carriers().all();
-        let crossed = |other: &Carrier| {
-            let new = !known.contains(&other.link.id());
-            new && other.incoming && other.link.is_alive()
-        };
-        if !ours_preferred && carriers.iter().any(crossed) {
-            return link.close(CloseCode::SUPERSEDED, "another connection is in use");
+        let mut others = session.carriers().all();
+        others.retain(|other| other.link.id() != link.id() && other.link.is_alive());
+        let is_new = |other: &Carrier| !known.contains(&other.link.id());
+        if !ours_preferred && others.iter().any(|other| is_new(other) && other.incoming) {
+            return end(carrier).await;
         }
         // It may have been lost again meanwhile.
-        if !link.is_alive() {
-            return;
-        }
-        for other in carriers {
-            if other.link.id() != link.id() {
-                let silent = "nothing came any more, and another connection is in use";
-                other.link.close(CloseCode::SUPERSEDED, silent);
+        if link.is_alive() {
+            // Nothing is read from those that were silent any more.
+            for silent in others.extract_if(.., |other| !is_new(other)) {
+                let reason = "nothing came any more, and another connection is in use";
+                silent.link.close(CloseCode::SUPERSEDED, reason);
             }
+            futures_util::future::join_all(others.into_iter().map(end)).await;
         }
     });
+}
+
+/// Ends a connection that may be in use, when all has gone over to another one.
+async fn end(carrier: Carrier) {
+    carrier.drain();
+    sleep(OVERLAP).await;
+    let reason = "another connection is in use";
+    carrier.link.close(CloseCode::SUPERSEDED, reason);
 }
 
 /// The peer has dialled another connection of a session. It ends the others; where it cannot reach this side on them, they
@@ -152,3 +160,6 @@ pub(super) fn end_dead(session: &MoqSession, joined: &Link) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::Stream;
-use moq_lite::bandwidth;
+use moq_lite::{bandwidth, goaway::Goaway};
 use tokio::sync::watch;
 
 use super::{close::CloseCode, link::Link};
@@ -25,6 +25,12 @@ impl Carrier {
     pub(super) fn peer_rate(&self) -> Option<u64> {
         let rate: Option<bandwidth::Consumer> = self.moq.recv_bandwidth();
         Some(rate?.peek()?.as_bps())
+    }
+
+    /// Says that it is about to end, so that what the peer reads goes over to another one.
+    pub(super) fn drain(&self) {
+        // It may have been said already.
+        let _ = self.moq.drain().send(Goaway::new());
     }
 }
 

@@ -80,7 +80,7 @@ impl Moq {
         }
     }
 
-    fn registry(&self) -> &Arc<Registry> {
+    pub(super) fn registry(&self) -> &Arc<Registry> {
         &self.handle.registry
     }
 

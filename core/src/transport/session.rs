@@ -134,7 +134,7 @@ impl MoqSession {
             ended.clone(),
             span.clone(),
         );
-        let link = first.link.clone();
+        let carrier = first.clone();
         let inner = Inner {
             number: AtomicU64::new(0),
             peer,
@@ -157,31 +157,42 @@ impl MoqSession {
             inner: Arc::new(inner),
             lease: None,
         };
-        session.forget_when_ended(link);
+        session.accompany(carrier);
         session
     }
 
     /// One more link carries the session. False where the session has ended.
     pub(super) fn join(&self, carrier: Carrier) -> bool {
-        let link = carrier.link.clone();
         if !carrier.incoming {
             // The peer may have been started anew; it shows in what it announces.
             lock(&self.inner.remote_hop).take();
         }
-        let joined = self.inner.carriers.add(carrier);
+        let joined = self.inner.carriers.add(carrier.clone());
         if joined {
             let _entered = self.inner.span.enter();
-            debug!(path = ?link.path(), "one more connection");
-            self.forget_when_ended(link);
+            debug!(path = ?carrier.link.path(), "one more connection");
+            self.accompany(carrier);
         }
         joined
     }
 
-    fn forget_when_ended(&self, link: Link) {
+    /// Stays with a link until it has ended.
+    fn accompany(&self, carrier: Carrier) {
         let carriers = self.inner.carriers.clone();
         self.inner.tasks.spawn(async move {
-            link.closed().await;
-            carriers.remove(&link);
+            let leaving = async {
+                let leaves = carrier.moq.draining().recv().await.is_some();
+                // What this side sends on it goes over to another one, as what the peer sends does now.
+                if leaves && carriers.all().len() > 1 {
+                    carrier.drain();
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = carrier.link.closed() => {}
+                () = leaving => {}
+            }
+            carriers.remove(&carrier.link);
         });
     }
 

@@ -1,0 +1,234 @@
+//! A session over two connections, on the loopback interface.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    EncodedFrame, Live, LocalBroadcast, RemoteBroadcast, TrackConfig,
+    broadcast::{EncodedReader, VideoConfig, catalog::VideoCodec},
+    endpoint::EndpointConfig,
+    transport::peer::Peer,
+};
+
+/// Generous: a limit for what hangs, not a measure of speed.
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = timeout(Duration::from_secs(30), future).await;
+    done.unwrap_or_else(|_| panic!("timed out: {what}"))
+}
+
+async fn live() -> Live {
+    let endpoint = EndpointConfig::local().bind().await.unwrap();
+    Live::builder(endpoint).with_router().spawn()
+}
+
+/// Two that are connected, each with its handle on the session.
+struct Pair {
+    lives: [Live; 2],
+    sessions: [MoqSession; 2],
+}
+
+impl Pair {
+    /// The first one dials.
+    async fn connected() -> Self {
+        let lives = [live().await, live().await];
+        let mut incoming = lives[1].transport().incoming();
+        let to = lives[1].endpoint().addr();
+        let dialed = soon("session", lives[0].transport().connect(to)).await;
+        let taken = soon("session", incoming.next()).await;
+        Self {
+            sessions: [dialed.unwrap(), taken.unwrap()],
+            lives,
+        }
+    }
+
+    fn registry(&self, side: usize) -> &Arc<Registry> {
+        self.lives[side].transport().registry()
+    }
+
+    fn peer(&self, side: usize) -> Arc<Peer> {
+        self.registry(side).peer(self.sessions[side].remote_id())
+    }
+
+    /// Dials beside, as one does who hears nothing, and lets the new connection take over.
+    async fn dial_beside(&self, side: usize) {
+        let known = self.sessions[side].carriers().ids();
+        let (registry, peer) = (self.registry(side).clone(), self.peer(side));
+        peer.set_address(self.lives[1 - side].endpoint().addr());
+        let session = &self.sessions[side];
+        let dialed = dial(registry, peer.clone(), session.clone());
+        let carrier = soon("another connection", dialed).await.unwrap();
+        take_over(&peer, session, carrier, &known);
+    }
+
+    /// Waits until each side has one connection and none of `old`.
+    async fn have_one(&self, old: [&[usize]; 2]) {
+        for (session, old) in self.sessions.iter().zip(old) {
+            let one = async {
+                loop {
+                    let ids = session.carriers().ids();
+                    if ids.len() == 1 && !old.contains(&ids[0]) {
+                        break;
+                    }
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            soon("one connection", one).await;
+            assert!(session.is_alive());
+        }
+    }
+
+    fn ids(&self) -> [Vec<usize>; 2] {
+        self.sessions.each_ref().map(|s| s.carriers().ids())
+    }
+}
+
+fn vp8() -> TrackConfig {
+    VideoConfig::new(VideoCodec::VP8).into()
+}
+
+/// Writes numbered frames until it is dropped: every tenth is a key frame.
+fn feed(broadcast: &LocalBroadcast) -> tokio::task::JoinHandle<()> {
+    let mut track = broadcast.publish_track("film", vp8()).unwrap();
+    tokio::spawn(async move {
+        for number in 0_u64.. {
+            let time = Duration::from_millis(number * 5);
+            let payload = number.to_be_bytes().to_vec();
+            if track
+                .write(EncodedFrame::new(time, payload, number % 10 == 0))
+                .is_err()
+            {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+}
+
+async fn film(broadcast: &RemoteBroadcast) -> EncodedReader {
+    let config = vp8();
+    let subscribing = broadcast.subscribe("film", &config, Duration::from_secs(5));
+    soon("film", subscribing).await.unwrap()
+}
+
+/// Reads numbered frames, none of which may be missing or come twice, until `stop`. Says how many there were.
+async fn read_all(mut reader: EncodedReader, stop: CancellationToken) -> u64 {
+    let mut last = None;
+    let mut count = 0;
+    while !stop.is_cancelled() {
+        let frame = soon("a frame", reader.next()).await;
+        let frame = frame.expect("sound").expect("not the end");
+        let number = u64::from_be_bytes(frame.payload[..].try_into().unwrap());
+        if let Some(last) = last.replace(number) {
+            assert_eq!(number, last + 1, "after {count} frames");
+        }
+        assert!(!frame.discontinuity);
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tracks_go_on_from_one_connection_to_the_other_without_a_gap() {
+    let pair = Pair::connected().await;
+    let movie = LocalBroadcast::new();
+    let feeding = feed(&movie);
+    // The side that was dialled publishes, and then the other one.
+    pair.lives[1].publish("movie", &movie).unwrap();
+    pair.lives[0].publish("movie", &movie).unwrap();
+    let stop = CancellationToken::new();
+    let mut reading = Vec::new();
+    for session in &pair.sessions {
+        let remote = soon("movie", session.subscribe("movie")).await.unwrap();
+        let reader = film(&remote).await;
+        reading.push(tokio::spawn(read_all(reader, stop.clone())));
+    }
+    for side in [0, 0, 1, 0, 1] {
+        let old = pair.ids();
+        pair.dial_beside(side).await;
+        pair.have_one([&old[0], &old[1]]).await;
+    }
+    stop.cancel();
+    for reading in reading {
+        let count = reading.await.unwrap();
+        assert!(count > 100, "{count} frames");
+    }
+    feeding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_dial_beside_at_once_one_connection_is_left() {
+    let pair = Pair::connected().await;
+    let movie = LocalBroadcast::new();
+    let feeding = feed(&movie);
+    let stop = CancellationToken::new();
+    let mut reading = Vec::new();
+    for (publisher, viewer) in [(0, 1), (1, 0)] {
+        pair.lives[publisher].publish("movie", &movie).unwrap();
+        let subscribing = pair.sessions[viewer].subscribe("movie");
+        let remote = soon("movie", subscribing).await.unwrap();
+        let reader = film(&remote).await;
+        reading.push(tokio::spawn(read_all(reader, stop.clone())));
+    }
+    for late in [0, 0, 0, 1, 2, 3, 5, 10] {
+        let old = pair.ids();
+        let other = async {
+            sleep(Duration::from_millis(late)).await;
+            // Who hears something again does not dial.
+            if pair.ids()[1] == old[1] {
+                pair.dial_beside(1).await;
+            }
+        };
+        tokio::join!(pair.dial_beside(0), other);
+        pair.have_one([&old[0], &old[1]]).await;
+    }
+    stop.cancel();
+    for reading in reading {
+        reading.await.unwrap();
+    }
+    feeding.abort();
+    for live in &pair.lives {
+        assert_eq!(live.transport().sessions().borrow().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_makes_many_connections_of_one_session_keeps_a_few() {
+    let pair = Pair::connected().await;
+    let mut links = Vec::new();
+    for _ in 0..10 {
+        let (registry, peer) = (pair.registry(0).clone(), pair.peer(0));
+        let dialed = dial(registry, peer, pair.sessions[0].clone());
+        links.push(soon("another connection", dialed).await.unwrap());
+    }
+    let few = async {
+        while links.iter().filter(|link| link.link.is_alive()).count() > 3 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("a few connections", few).await;
+    assert!(pair.sessions[1].carriers().ids().len() <= 3);
+    assert_eq!(pair.lives[1].transport().sessions().borrow().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_closed_does_not_go_on_over_a_connection_that_comes_later() {
+    let pair = Pair::connected().await;
+    pair.sessions[1].close(CloseCode::DONE, "enough");
+    let (registry, peer) = (pair.registry(0).clone(), pair.peer(0));
+    // The peer may take it for a session of its own, as the one that it says it belongs to is over.
+    let dialed = dial(registry, peer.clone(), pair.sessions[0].clone());
+    if let Ok(carrier) = soon("another connection", dialed).await {
+        let link = carrier.link.clone();
+        soon("the end", pair.sessions[0].closed()).await;
+        take_over(&peer, &pair.sessions[0], carrier, &[]);
+        soon("the end of the connection", link.closed()).await;
+    }
+    let late = pair.sessions[0].subscribe("movie").await.map(drop);
+    assert!(matches!(
+        late,
+        Err(crate::transport::BroadcastError::Session(_))
+    ));
+}
