@@ -4,6 +4,7 @@
 //! so that every player of that family reads it. A track is a sequence of groups; a group of video is a group of
 //! pictures and begins with a key frame, a group of audio is one packet, as every packet can be decoded by itself.
 
+mod activity;
 #[cfg(feature = "media")]
 mod attachment;
 mod audience;
@@ -17,16 +18,17 @@ mod rendition;
 mod stop;
 mod timeline;
 mod track;
+mod upstream;
 #[cfg(feature = "media")]
 mod viewers;
 
+pub(crate) use activity::Activity;
 pub(crate) use audience::Audience;
 pub(crate) use cache::{RETENTION, pool};
 pub use extension::{Catalog, CatalogExtension, IrohLive};
 pub use hang::catalog::{AudioConfig, Container, VideoConfig};
 pub use local::{LocalBroadcast, LocalTrack, PublishTrackError, TrackReservation, WriteError};
 pub(crate) use readers::{ReaderShare, Readers};
-pub(crate) use remote::PeerRate;
 pub use remote::{
     CatalogError, CatalogWatch, EncodedReader, ReadError, RemoteBroadcast, SubscribeTrackError,
     TrackStats,
@@ -35,6 +37,7 @@ pub use rendition::{LeftOut, Readable, Rendition};
 pub use stop::StopReason;
 pub use timeline::{Restarts, Timeline};
 pub use track::{EncodedFrame, MediaKind, TrackConfig};
+pub(crate) use upstream::{Incarnation, Lasting, PeerRate, Upstream, UpstreamError};
 
 /// How a catalog names codecs: with the profile and the level that a stream has, as `avc1.64001f`.
 ///

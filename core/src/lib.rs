@@ -30,7 +30,9 @@ pub use iroh;
 pub use live::{FromEnvError, Live, LiveBuilder, TicketWatcher};
 pub use moq_lite;
 pub use signals::{NetStats, NetworkSignals};
-pub use subscription::{SubscribeError, Subscription};
+pub use subscription::{
+    LossReason, SubscribeError, Subscriber, SubscriberBuilder, SubscriberState, Subscription,
+};
 pub use ticket::{LiveTicket, ParseTicketError};
 pub use transport::{
     CloseCode, Disconnect, DisconnectReason, IncomingSession, Moq, MoqSession, Policy,

@@ -15,7 +15,7 @@ use iroh_gossip::net::Gossip;
 use crate::{
     broadcast::LocalBroadcast,
     endpoint::{BindEndpointError, EndpointConfig},
-    subscription::{SubscribeError, Subscription},
+    subscription::{SubscribeError, SubscriberBuilder, Subscription},
     ticket::{LiveTicket, ParseTicketError},
     transport::{BroadcastError, CloseCode, Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_in_env},
@@ -162,10 +162,32 @@ impl Live {
         self.moq.publish(name, broadcast)
     }
 
+    /// Begins a subscription that lasts, to a broadcast of a peer: it need not be there yet, nor the peer.
+    ///
+    /// ```no_run
+    /// # async fn example(live: iroh_live::Live, remote_addr: iroh_live::iroh::EndpointAddr) {
+    /// let subscriber = live.subscriber(remote_addr, "stream").spawn();
+    /// let broadcast = subscriber.broadcast();
+    /// # }
+    /// ```
+    pub fn subscriber(
+        &self,
+        remote: impl Into<EndpointAddr>,
+        name: impl Into<String>,
+    ) -> SubscriberBuilder {
+        SubscriberBuilder::new(&self.moq, remote.into(), name.into())
+    }
+
+    /// The same, to the broadcast that a ticket names.
+    pub fn subscriber_of(&self, ticket: &LiveTicket) -> SubscriberBuilder {
+        self.subscriber(ticket.addr().clone(), ticket.name())
+    }
+
     /// Connects to a peer and subscribes to a broadcast of it.
     ///
-    /// A name that the peer does not have is waited for; put a time limit around it where that is not wanted. Cancel
-    /// safe.
+    /// A name that the peer does not have is waited for; put a time limit around it where that is not wanted. A peer that
+    /// cannot be reached is an error: [`subscriber`](Self::subscriber) waits for that as well. From then on the
+    /// subscription lasts. Cancel safe.
     ///
     /// # Errors
     /// See [`SubscribeError`].
@@ -178,7 +200,10 @@ impl Live {
         loop {
             let session = self.moq.connect(remote.clone()).await?;
             match session.subscribe(name).await {
-                Ok(broadcast) => return Ok(Subscription::new(session, broadcast)),
+                Ok(broadcast) => {
+                    let builder = self.subscriber(remote, name);
+                    return Ok(Subscription::new(builder, session, broadcast));
+                }
                 // The peer had dialled, and needed the session no more. This side does.
                 Err(BroadcastError::Session(end))
                     if session.is_incoming() && end.code == Some(CloseCode::UNUSED) => {}

@@ -55,6 +55,9 @@ pub struct NetworkSignals {
     pub receive_rate: u64,
     /// What was sent in the interval, bits per second, with all that QUIC adds and sends again.
     pub send_rate: u64,
+    /// How long ago the last frame came, of whatever is read of the broadcast; `None` before the first. Only a
+    /// [`Subscriber`](crate::Subscriber) and a [`Subscription`](crate::Subscription) know it.
+    pub last_frame_age: Option<Duration>,
     /// Congestion events since the connection began; never falls, also when the path changes.
     pub congestion_events: u64,
     /// Direct or relayed.
@@ -334,6 +337,11 @@ impl NetStats {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Shows this from now on.
+    pub(crate) fn set(&self, snapshot: NetSnapshot) {
+        *self.inner.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
     fn record(&self, sample: &Sample, signals: NetworkSignals) {

@@ -1,29 +1,28 @@
-//! A broadcast of a peer, with the session that carries it.
+//! A broadcast of a peer, found and found again.
 
+mod actor;
+mod error;
+mod follow;
+mod machine;
+mod state;
+mod subscriber;
+
+pub use error::SubscribeError;
+pub use state::{LossReason, SubscriberState};
+pub use subscriber::{Subscriber, SubscriberBuilder};
 use tokio::sync::watch;
 
 use crate::{
     broadcast::RemoteBroadcast,
     signals::{NetStats, NetworkSignals},
-    transport::{BroadcastError, ConnectError, MoqSession},
+    transport::MoqSession,
 };
-
-/// A subscription could not be made.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// No session with the peer.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// No such broadcast, or no access to it.
-    #[error(transparent)]
-    Broadcast(#[from] BroadcastError),
-}
 
 /// A broadcast of a peer, with the session that carries it.
 ///
-/// Signals and statistics are taken until the session ends. A session that this side dialled ends a moment after the last
-/// of what needs it is dropped: subscriptions, broadcasts and what reads from them, calls, and handles on the session.
+/// It lasts: inside it is a [`Subscriber`], which finds the broadcast again when it was lost, so that what reads from it
+/// goes on. A session that this side dialled ends a moment after the last of what needs it is dropped: subscriptions,
+/// broadcasts and what reads from them, calls, and handles on the session.
 ///
 /// ```no_run
 /// # async fn example(live: iroh_live::Live, remote_addr: iroh_live::iroh::EndpointAddr)
@@ -40,32 +39,49 @@ pub enum SubscribeError {
 #[derive(Debug)]
 pub struct Subscription {
     session: MoqSession,
-    broadcast: RemoteBroadcast,
+    subscriber: Subscriber,
     signals: watch::Receiver<NetworkSignals>,
     stats: NetStats,
 }
 
 impl Subscription {
-    pub(crate) fn new(session: MoqSession, broadcast: RemoteBroadcast) -> Self {
+    /// One that goes on with what `builder` describes, which was found on this session.
+    pub(crate) fn new(
+        builder: SubscriberBuilder,
+        session: MoqSession,
+        broadcast: RemoteBroadcast,
+    ) -> Self {
+        let subscriber = builder.spawn_with(session.clone(), broadcast);
         Self {
-            signals: session.signals(),
-            stats: session.stats(),
+            signals: subscriber.signals(),
+            stats: subscriber.stats(),
+            subscriber,
             session,
-            broadcast,
         }
     }
 
-    /// The session with the publisher.
+    /// The session with the publisher that the broadcast was first found on; the one that is used now is
+    /// [`Subscriber::session`].
     pub fn session(&self) -> &MoqSession {
         &self.session
     }
 
     /// The broadcast.
     pub fn broadcast(&self) -> &RemoteBroadcast {
-        &self.broadcast
+        self.subscriber.broadcast()
     }
 
-    /// The state of the network, every 200 ms.
+    /// What finds the broadcast again when it was lost.
+    pub fn subscriber(&self) -> &Subscriber {
+        &self.subscriber
+    }
+
+    /// How it stands, as it changes.
+    pub fn state(&self) -> watch::Receiver<SubscriberState> {
+        self.subscriber.state()
+    }
+
+    /// The state of the network, of whichever session is used, and how old the last frame is.
     pub fn signals(&self) -> &watch::Receiver<NetworkSignals> {
         &self.signals
     }
@@ -77,6 +93,7 @@ impl Subscription {
 
     /// Takes it apart. The session and the broadcast each keep what they need; the signals keep nothing.
     pub fn into_parts(self) -> (MoqSession, RemoteBroadcast, watch::Receiver<NetworkSignals>) {
-        (self.session, self.broadcast, self.signals)
+        let broadcast = self.subscriber.broadcast().clone();
+        (self.session, broadcast, self.signals)
     }
 }

@@ -34,6 +34,7 @@ pub use close::{CloseCode, Disconnect, DisconnectReason};
 pub use error::{AcceptSessionError, BroadcastError, ConnectError, PublishError};
 use iroh::endpoint::QuicTransportConfig;
 pub(crate) use link::Link;
+pub(crate) use moq::WeakMoq;
 pub use moq::{Moq, NewSessions};
 pub use path::{PathChange, PathChanges, PathInfo, PathKind};
 pub use policy::{Authorizer, Policy};

@@ -109,15 +109,15 @@ async fn who_watches_what_is_taken_back_is_told_so() {
     host.transport().set_policy(Policy::authorizer(authorizer));
     let mut tracks = Vec::new();
     let mut watching = Vec::new();
+    let session = soon("session", guest.transport().connect(addr(&host)));
+    let session = session.await.unwrap();
     for name in ["film", "show", "talk"] {
         let (broadcast, mut track) = media(name);
         track.write(frame()).unwrap();
         host.publish(name, &broadcast).unwrap();
-        let seen = soon(name, guest.subscribe(addr(&host), name))
-            .await
-            .unwrap();
+        let seen = soon(name, session.subscribe(name)).await.unwrap();
         let config = VideoConfig::new(VideoCodec::VP8).into();
-        let reading = seen.broadcast().subscribe(name, &config, Duration::ZERO);
+        let reading = seen.subscribe(name, &config, Duration::ZERO);
         let mut reader = soon(name, reading).await.unwrap();
         assert!(soon(name, reader.next()).await.unwrap().is_some());
         tracks.push((broadcast, track));
@@ -135,7 +135,7 @@ async fn who_watches_what_is_taken_back_is_told_so() {
         "{error:?}"
     );
     assert!(error.to_string().contains("ask it for access"), "{error}");
-    soon("film", film_seen.broadcast().closed()).await;
+    soon("film", film_seen.closed()).await;
 
     host.transport().unpublish("show");
     let error = end_of(show).await;
@@ -154,8 +154,8 @@ async fn who_watches_what_is_taken_back_is_told_so() {
     );
 
     // The session stays, and what is allowed again is there again.
-    assert!(film_seen.session().is_alive());
-    assert_eq!(film_seen.session().announced(), ["talk"]);
+    assert!(session.is_alive());
+    assert_eq!(session.announced(), ["talk"]);
     allowed.store(true, Ordering::Relaxed);
     host.transport().enforce_policy();
     soon("film", guest.subscribe(addr(&host), "film"))

@@ -267,7 +267,8 @@ async fn callers_ring_and_are_answered_or_declined_whatever_the_session_carries(
             let sub = soon("subscribe", a.subscribe(addr(&b), "movie"))
                 .await
                 .unwrap();
-            soon("catalog", sub.broadcast().catalog()).await.unwrap();
+            let mut catalog = sub.broadcast().catalog().await.unwrap();
+            soon("catalog", catalog.next()).await.unwrap();
             watching = Some(sub);
         }
         for how in [Decline::Busy, Decline::Refuse] {

@@ -81,8 +81,9 @@ async fn a_session_stays_while_the_peer_watches_on_it() {
     soon("catalog", catalog.next()).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(watching.session().is_alive());
-    drop(catalog);
-    let end = soon("the end", watching.session().disconnected()).await;
+    let session = watching.session().clone();
+    drop((catalog, watching));
+    let end = soon("the end", session.disconnected()).await;
     assert_eq!(end.code, Some(CloseCode::UNUSED));
 }
 

@@ -397,7 +397,7 @@ impl AdaptiveReader {
         };
         if attempt.prefer_at.take_if(|at| *at <= now).is_some() {
             let priority = self.config.kind.priority();
-            if let Some(current) = &self.current {
+            if let Some(current) = &mut self.current {
                 current.reader.set_priority(priority - 1);
             }
             if let Some(next) = attempt.receiving() {
@@ -524,7 +524,7 @@ impl AdaptiveReader {
         };
         let mut handover = Handover::new(patience, self.output.played());
         let mut priority = self.config.kind.priority();
-        match &self.current {
+        match &mut self.current {
             None => handover.end_old(),
             Some(_) if self.selector.is_rising() => priority -= 1,
             Some(source) => source.reader.set_priority(priority - 1),
@@ -553,7 +553,7 @@ impl AdaptiveReader {
         for frame in attempt.handover.abandon() {
             self.output.push(frame);
         }
-        if let Some(source) = &self.current {
+        if let Some(source) = &mut self.current {
             source.reader.set_priority(self.config.kind.priority());
         }
     }

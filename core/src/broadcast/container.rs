@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
 };
 
@@ -76,6 +79,10 @@ impl Container for TrackContainer {
                 if let Some(first) = frames.first() {
                     self.groups.began(group.sequence, first.timestamp);
                 }
+                if let Some(last) = frames.last() {
+                    let paused = last.payload.is_empty();
+                    self.groups.paused.store(paused, Ordering::Relaxed);
+                }
             }
             Poll::Ready(Err(_)) => self.groups.broke(group.sequence),
             Poll::Ready(Ok(None)) | Poll::Pending => {}
@@ -105,7 +112,11 @@ impl Container for TrackContainer {
 ///
 /// No more than [`LIMIT`]: a peer may send groups that never come to be handed out.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Groups(Arc<Mutex<BTreeMap<u64, Group>>>);
+pub(super) struct Groups {
+    groups: Arc<Mutex<BTreeMap<u64, Group>>>,
+    /// The publisher has said last that nothing comes for now.
+    paused: Arc<AtomicBool>,
+}
 
 #[derive(Debug, Default)]
 struct Group {
@@ -116,7 +127,12 @@ struct Group {
 
 impl Groups {
     fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<u64, Group>) -> T) -> T {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.groups.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the publisher has said last that nothing comes for now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     fn began(&self, number: u64, timestamp: Timestamp) {

@@ -1,44 +1,43 @@
 //! A broadcast that is read.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod catalog;
+mod error;
+mod reader;
 
-use moq_lite::{
-    broadcast,
-    track::{Control, Subscription as Preferences},
-};
-use moq_mux::{catalog::hang::Consumer as CatalogConsumer, container::Consumer};
+use std::{sync::Arc, time::Duration};
 
+pub use catalog::CatalogWatch;
+pub use error::{CatalogError, ReadError, SubscribeTrackError};
+use moq_lite::broadcast;
+pub use reader::{EncodedReader, TrackStats};
+
+use self::reader::TrackRequest;
 use super::{
-    container::{Groups, TrackContainer},
-    extension::{Catalog, CatalogExtension},
     readers::{ReaderShare, Readers},
-    stop::StopReason,
-    track::{EncodedFrame, TrackConfig},
+    rendition::Rendition,
+    track::TrackConfig,
+    upstream::{Incarnation, Lasting, PeerRate, Upstream},
 };
 use crate::lease::Lease;
 
-/// What a peer says that it can deliver to us at the moment, bits per second, where it says so.
-pub(crate) type PeerRate = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
-
 /// A broadcast of another machine. Cheap to clone; clones read independently.
 ///
-/// It keeps the session that it comes on, as everything does that reads from it.
+/// One that a [session](crate::MoqSession::subscribe) gives ends with the session. One that comes from a
+/// [`Subscriber`](crate::Subscriber), as [`Live::subscribe`](crate::Live::subscribe) gives it, lasts: what reads from it goes on when the connection was lost or
+/// the publisher has come back. Either keeps the session that it comes on, as everything does that reads from it.
 #[derive(Clone)]
 pub struct RemoteBroadcast {
     name: String,
-    broadcast: broadcast::Consumer,
-    /// What the peer says that it can deliver to us, where it says so.
-    peer_rate: Option<PeerRate>,
-    /// What else is read on the session.
-    readers: Readers,
-    /// Keeps the session that it comes on.
-    lease: Option<Lease>,
+    source: Source,
     /// What the layer above keeps here: what plays it.
     #[cfg(feature = "media")]
     attachment: super::attachment::Attachment,
+}
+
+#[derive(Clone)]
+enum Source {
+    One(Incarnation),
+    Lasting(Lasting),
 }
 
 impl std::fmt::Debug for RemoteBroadcast {
@@ -49,86 +48,30 @@ impl std::fmt::Debug for RemoteBroadcast {
     }
 }
 
-/// The catalog could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CatalogError {
-    /// The publisher has no catalog under the name that players expect.
-    #[error("the broadcast has no catalog: it is not published by a player of the MoQ family")]
-    NotFound(#[source] moq_lite::Error),
-    /// The catalog is not valid JSON, or not a catalog.
-    #[error("the catalog of the broadcast cannot be understood: {0}")]
-    Malformed(#[source] moq_mux::Error),
-    /// The publisher stopped it.
-    #[error(transparent)]
-    Stopped(StopReason),
-    /// The connection was lost, or the publisher left.
-    #[error("the catalog came to an abrupt end: {0}")]
-    Transport(#[source] moq_lite::Error),
-}
-
-impl CatalogError {
-    fn transport(error: moq_lite::Error) -> Self {
-        match StopReason::of(&error) {
-            Some(reason) => Self::Stopped(reason),
-            None => Self::Transport(error),
-        }
-    }
-}
-
-/// A track could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeTrackError {
-    /// The catalog describes a container that nobody here can read.
-    #[error("the container of track {name:?} cannot be read: {source}")]
-    Container {
-        /// The track.
-        name: String,
-        /// What is wrong with it.
-        source: moq_mux::Error,
-    },
-    /// The publisher stopped it.
-    #[error("track {name:?} cannot be had: {reason}")]
-    Stopped {
-        /// The track.
-        name: String,
-        /// Why.
-        reason: StopReason,
-    },
-    /// The publisher does not have the track, or the connection was lost.
-    #[error("track {name:?} cannot be had: {source}")]
-    Transport {
-        /// The track.
-        name: String,
-        /// Why.
-        source: moq_lite::Error,
-    },
-}
-
-/// A track ended otherwise than by its publisher's will.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// The publisher sent what is no frame.
-    #[error("the track carries something that is no media: {0}")]
-    Malformed(#[source] moq_mux::Error),
-    /// The publisher stopped it.
-    #[error(transparent)]
-    Stopped(StopReason),
-    /// The connection was lost, or the publisher left without ending the track.
-    #[error("the track came to an abrupt end: {0}")]
-    Transport(#[source] moq_lite::Error),
-}
-
 impl RemoteBroadcast {
     pub(crate) fn new(name: String, broadcast: broadcast::Consumer) -> Self {
+        Self::of(
+            name,
+            Source::One(Incarnation {
+                number: 0,
+                broadcast,
+                peer_rate: None,
+                readers: Readers::default(),
+                lease: None,
+                catalog: None,
+            }),
+        )
+    }
+
+    /// Whichever broadcast of this name a subscription finds.
+    pub(crate) fn lasting(name: String, lasting: Lasting) -> Self {
+        Self::of(name, Source::Lasting(lasting))
+    }
+
+    fn of(name: String, source: Source) -> Self {
         Self {
             name,
-            broadcast,
-            peer_rate: None,
-            readers: Readers::default(),
-            lease: None,
+            source,
             #[cfg(feature = "media")]
             attachment: Default::default(),
         }
@@ -136,19 +79,25 @@ impl RemoteBroadcast {
 
     /// The same, with what the peer says that it can deliver.
     pub(crate) fn with_peer_rate(mut self, peer_rate: PeerRate) -> Self {
-        self.peer_rate = Some(peer_rate);
+        if let Source::One(incarnation) = &mut self.source {
+            incarnation.peer_rate = Some(peer_rate);
+        }
         self
     }
 
-    /// The same, among these readers.
+    /// The same, beside other readers of the session.
     pub(crate) fn with_readers(mut self, readers: Readers) -> Self {
-        self.readers = readers;
+        if let Source::One(incarnation) = &mut self.source {
+            incarnation.readers = readers;
+        }
         self
     }
 
     /// The same, with a reason to keep what it comes on for as long as it is read.
     pub(crate) fn with_lease(mut self, lease: Option<Lease>) -> Self {
-        self.lease = lease;
+        if let Source::One(incarnation) = &mut self.source {
+            incarnation.lease = lease;
+        }
         self
     }
 
@@ -159,7 +108,8 @@ impl RemoteBroadcast {
 
     /// One more reader that chooses how much it receives.
     pub(crate) fn join_readers(&self) -> ReaderShare {
-        self.readers.join()
+        let readers = self.incarnation().map(|found| found.readers);
+        readers.unwrap_or_default().join()
     }
 
     /// What the layer above keeps with the broadcast, made when it is first asked for. There is one of these.
@@ -168,11 +118,22 @@ impl RemoteBroadcast {
         self.attachment.get()
     }
 
+    /// What it is read from now, if there is anything.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        match &self.source {
+            Source::One(incarnation) => Some(incarnation.clone()),
+            Source::Lasting(lasting) => match lasting.now() {
+                Upstream::Present(incarnation) => Some(incarnation),
+                _ => None,
+            },
+        }
+    }
+
     /// What the peer says that it can deliver to us, bits per second: the estimate of its congestion controller.
     ///
     /// `None` where it does not say. While it sends less than the path carries, this is hardly more than what it sent.
     pub fn download_bandwidth(&self) -> Option<u64> {
-        self.peer_rate.as_ref()?()
+        self.incarnation()?.peer_rate?()
     }
 
     /// Begins to read the catalog, which changes as tracks come and go.
@@ -182,20 +143,10 @@ impl RemoteBroadcast {
     /// # Errors
     /// See [`CatalogError`].
     pub async fn catalog(&self) -> Result<CatalogWatch, CatalogError> {
-        let track = self
-            .broadcast
-            .track(hang::Catalog::DEFAULT_NAME)
-            .map_err(CatalogError::transport)?
-            .subscribe(hang::Catalog::default_subscription())
-            .await
-            .map_err(|error| match error {
-                moq_lite::Error::NotFound => CatalogError::NotFound(error),
-                error => CatalogError::transport(error),
-            })?;
-        Ok(CatalogWatch {
-            consumer: CatalogConsumer::new(track),
-            _lease: self.lease.clone(),
-        })
+        match &self.source {
+            Source::One(incarnation) => CatalogWatch::of(incarnation).await,
+            Source::Lasting(lasting) => Ok(CatalogWatch::lasting(lasting.clone())),
+        }
     }
 
     /// Begins to receive a track, as encoded frames in decode order.
@@ -223,179 +174,67 @@ impl RemoteBroadcast {
         max_age: Duration,
         priority: u8,
     ) -> Result<EncodedReader, SubscribeTrackError> {
-        let wire = match config {
-            TrackConfig::Video(config) => config.try_into(),
-            TrackConfig::Audio(config) => config.try_into(),
+        let request = TrackRequest {
+            rendition: Arc::new(Rendition::new(name, config.clone())),
+            max_age,
+            priority,
         };
-        let wire = wire.map_err(|source| SubscribeTrackError::Container {
-            name: name.to_owned(),
-            source,
-        })?;
-        let lost = |source| {
-            let name = name.to_owned();
-            match StopReason::of(&source) {
-                Some(reason) => SubscribeTrackError::Stopped { name, reason },
-                None => SubscribeTrackError::Transport { name, source },
+        let mut lasting = match &self.source {
+            Source::One(incarnation) => {
+                let track = request.open(incarnation).await?;
+                return Ok(EncodedReader::new(request, track, None));
             }
+            Source::Lasting(lasting) => lasting.clone(),
         };
-        let preferences = Preferences::default()
-            .with_priority(priority)
-            .with_max_age(max_age);
-        let track = self
-            .broadcast
-            .track(name)
-            .map_err(lost)?
-            .subscribe(preferences)
-            .await
-            .map_err(lost)?;
-        let container = TrackContainer::new(wire);
-        Ok(EncodedReader {
-            control: track.control(),
-            groups: container.groups(),
-            consumer: Consumer::new(track, container),
-            skipped: 0,
-            stats: TrackStats::default(),
-            audio: !config.is_video(),
-            _lease: self.lease.clone(),
-        })
+        loop {
+            let present = lasting.wait_for(Upstream::settled).await;
+            let present = present
+                .and_then(std::convert::identity)
+                .map_err(|error| SubscribeTrackError::upstream(name, error))?;
+            let Some(incarnation) = present else {
+                let name = name.to_owned();
+                return Err(SubscribeTrackError::Ended { name });
+            };
+            match request.open(&incarnation).await {
+                Ok(track) => return Ok(EncodedReader::new(request, track, Some(lasting))),
+                Err(error @ SubscribeTrackError::Container { .. }) => return Err(error),
+                // Of this track alone, or of all?
+                Err(error) => {
+                    let gone = lasting.gone(incarnation.number);
+                    if tokio::time::timeout(reader::GRACE, gone).await.is_err() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether it is known to be over.
     pub(crate) fn is_closed(&self) -> bool {
-        self.broadcast.is_closed()
+        match &self.source {
+            Source::One(incarnation) => incarnation.broadcast.is_closed(),
+            Source::Lasting(lasting) => {
+                matches!(lasting.now(), Upstream::Ended | Upstream::Failed(_))
+            }
+        }
     }
 
     /// Waits until the broadcast is over or cannot be reached any more. Cancel safe.
+    ///
+    /// One that lasts is over when its publisher has ended it, or its subscription was refused, closed or given up.
     pub async fn closed(&self) -> moq_lite::Error {
-        self.broadcast.closed().await
-    }
-}
-
-/// The catalog of a broadcast as it changes.
-pub struct CatalogWatch {
-    consumer: CatalogConsumer<CatalogExtension>,
-    _lease: Option<Lease>,
-}
-
-impl CatalogWatch {
-    /// The next state of the catalog; `None` when the broadcast ended.
-    ///
-    /// The first call gives the state as it stands. Cancel safe.
-    ///
-    /// # Errors
-    /// See [`CatalogError`].
-    pub async fn next(&mut self) -> Result<Option<Catalog>, CatalogError> {
-        self.consumer
-            .next()
-            .await
-            .map_err(|error| match net_error(&error) {
-                Some(error @ moq_lite::Error::NotFound) => CatalogError::NotFound(error),
-                Some(error) => CatalogError::transport(error),
-                None => CatalogError::Malformed(error),
-            })
-    }
-
-    /// The wall-clock time of the broadcast's timestamp zero, if the catalog says so.
-    pub fn epoch(catalog: &Catalog) -> Option<SystemTime> {
-        catalog
-            .clock
-            .and_then(|clock| clock.wall_clock(moq_lite::Timestamp::ZERO).ok())
-    }
-}
-
-/// The transport error inside an error of the layers above it; none if what was received makes no sense.
-fn net_error(error: &moq_mux::Error) -> Option<moq_lite::Error> {
-    match error {
-        moq_mux::Error::Moq(error)
-        | moq_mux::Error::Json(moq_json::Error::Net(error))
-        | moq_mux::Error::Hang(hang::Error::Moq(error)) => match error {
-            moq_lite::Error::Decode(_) | moq_lite::Error::BoundsExceeded(_) => None,
-            error => Some(error.clone()),
-        },
-        _ => None,
-    }
-}
-
-/// A track that is read.
-pub struct EncodedReader {
-    consumer: Consumer<TrackContainer>,
-    groups: Groups,
-    /// How often the consumer has skipped something so far.
-    skipped: u64,
-    control: Control,
-    stats: TrackStats,
-    audio: bool,
-    _lease: Option<Lease>,
-}
-
-/// What was read of a track.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct TrackStats {
-    /// Frames.
-    pub frames: u64,
-    /// Those of them that decoding can begin with.
-    pub keyframes: u64,
-    /// Bytes of media, without what the transport adds.
-    pub bytes: u64,
-    /// How often something was missing: groups that came too late, or only in part, and the publisher's pauses.
-    pub discontinuities: u64,
-}
-
-impl EncodedReader {
-    /// The next frame in decode order; `None` when the publisher ended the track.
-    ///
-    /// Cancel safe.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn next(&mut self) -> Result<Option<EncodedFrame>, ReadError> {
-        let frame = self
-            .consumer
-            .read()
-            .await
-            .map_err(|error| match net_error(&error) {
-                Some(error) => match StopReason::of(&error) {
-                    Some(reason) => ReadError::Stopped(reason),
-                    None => ReadError::Transport(error),
-                },
-                None => ReadError::Malformed(error),
-            })?;
-        let Some(frame) = frame else { return Ok(None) };
-        let skipped = self.consumer.discontinuity();
-        let mut discontinuity = std::mem::replace(&mut self.skipped, skipped) != skipped;
-        if frame.keyframe {
-            // Of what was before the first frame nobody misses anything.
-            discontinuity |= self.groups.enter(frame.timestamp) && self.stats.frames > 0;
+        match &self.source {
+            Source::One(incarnation) => incarnation.broadcast.closed().await,
+            Source::Lasting(lasting) => {
+                let over = |upstream: &Upstream| match upstream {
+                    Upstream::Ended | Upstream::Failed(_) => Some(()),
+                    Upstream::Absent | Upstream::Present(_) => None,
+                };
+                // An error: nobody looks for it any more.
+                let _ = lasting.clone().wait_for(over).await;
+                moq_lite::Error::Closed
+            }
         }
-        let keyframe = frame.keyframe || self.audio;
-        self.stats.discontinuities += u64::from(discontinuity);
-        self.stats.frames += 1;
-        self.stats.keyframes += u64::from(keyframe);
-        self.stats.bytes += frame.payload.len() as u64;
-        Ok(Some(EncodedFrame {
-            timestamp: frame.timestamp.into(),
-            payload: frame.payload,
-            keyframe,
-            discontinuity,
-        }))
-    }
-
-    /// What was read so far.
-    pub fn stats(&self) -> TrackStats {
-        self.stats
-    }
-
-    /// Changes how the track is served beside the others of its session; higher priorities are served first.
-    pub(crate) fn set_priority(&self, priority: u8) {
-        let preferences = self.control.subscription().with_priority(priority);
-        // The track may have ended.
-        let _ = self.control.update(preferences);
-    }
-
-    /// Changes how far a group may fall behind before it is skipped.
-    pub fn set_max_age(&mut self, max_age: Duration) {
-        self.consumer.set_max_age(max_age);
     }
 }
 
@@ -465,6 +304,6 @@ mod tests {
         assert_eq!(gaps, [19], "the first frame after the gap");
         assert_eq!(reader.stats().discontinuities, 1);
         // If this is no longer so, `TrackContainer` need not take note of groups.
-        assert_eq!(reader.consumer.discontinuity(), 0, "nobody else noticed");
+        assert_eq!(reader.skipped_by_consumer(), 0, "nobody else noticed");
     }
 }

@@ -38,6 +38,10 @@ pub struct EncodedFrame {
     pub keyframe: bool,
     /// Whether something is missing before this frame: a group, or the end of one, was left out, or the publisher paused.
     pub discontinuity: bool,
+    /// Of what is read by a [`Subscriber`](crate::Subscriber): counts how often the broadcast was found, after lost
+    /// connections and restarts of the publisher. Where it has changed, path and publisher may have another delay. Means
+    /// nothing in what is written.
+    pub incarnation: u64,
 }
 
 impl EncodedFrame {
@@ -48,6 +52,7 @@ impl EncodedFrame {
             payload: payload.into(),
             keyframe,
             discontinuity: false,
+            incarnation: 0,
         }
     }
 }

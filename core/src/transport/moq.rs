@@ -2,14 +2,14 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use iroh::{
-    Endpoint, EndpointAddr,
+    Endpoint, EndpointAddr, EndpointId,
     endpoint::Connection,
     protocol::{AcceptError, ProtocolHandler},
 };
@@ -209,9 +209,40 @@ impl Moq {
         registry.tasks.finish().await;
     }
 
+    /// A handle that does not keep the transport.
+    pub(crate) fn downgrade(&self) -> WeakMoq {
+        WeakMoq {
+            registry: Arc::downgrade(self.registry()),
+        }
+    }
+
     /// Cancelled when a shutdown begins.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.registry().stopping.clone()
+    }
+}
+
+/// The transport for what goes on by itself, and does not keep it.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakMoq {
+    registry: Weak<Registry>,
+}
+
+impl WeakMoq {
+    /// See [`Moq::connect`]. Ends when the transport is shut down, or the last handle on it dropped.
+    pub(crate) async fn connect(&self, addr: EndpointAddr) -> Result<MoqSession, ConnectError> {
+        let registry = self.registry.upgrade().ok_or(ConnectError::Shutdown)?;
+        connect::connect(&registry, addr).await
+    }
+
+    /// The newest session with a peer that has not ended, in a handle that does not keep it.
+    pub(crate) fn session(&self, peer: EndpointId) -> Option<MoqSession> {
+        let registry = self.registry.upgrade()?;
+        let sessions = registry.sessions.borrow();
+        let mut newest = sessions.iter().rev();
+        newest
+            .find(|session| session.remote_id() == peer && session.is_alive())
+            .cloned()
     }
 }
 

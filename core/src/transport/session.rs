@@ -251,7 +251,7 @@ impl MoqSession {
     }
 
     /// The same with a handle that does not keep it.
-    pub(super) fn unheld(&self) -> Self {
+    pub(crate) fn unheld(&self) -> Self {
         Self {
             inner: self.inner.clone(),
             lease: None,

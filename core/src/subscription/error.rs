@@ -1,0 +1,117 @@
+//! What can go wrong with a subscription, and what of it another attempt may mend.
+
+use std::{sync::Arc, time::Duration};
+
+use super::state::LossReason;
+use crate::{
+    broadcast::{CatalogError, StopReason},
+    transport::{BroadcastError, CloseCode, ConnectError, Disconnect, DisconnectReason},
+};
+
+/// A subscription could not be made, or not kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// No session with the peer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No such broadcast, or no access to it.
+    #[error(transparent)]
+    Broadcast(#[from] BroadcastError),
+    /// The broadcast is there and cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The broadcast was not there for as long as the subscription was to wait.
+    #[error("gave up after {} ms: {}", after.as_millis(), reason.cause())]
+    GaveUp {
+        /// For how long it was not there.
+        after: Duration,
+        /// Why it was not there.
+        reason: LossReason,
+    },
+}
+
+impl SubscribeError {
+    /// What the publisher gave as its reason.
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        match self {
+            Self::Catalog(CatalogError::Stopped(reason)) => Some(*reason),
+            _ => None,
+        }
+    }
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// Another attempt may mend it.
+    Again(LossReason),
+    /// The publisher does not let this side watch.
+    Refused(Arc<SubscribeError>),
+    /// Nothing to be done about it.
+    Failed(Arc<SubscribeError>),
+}
+
+impl From<ConnectError> for Verdict {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { .. } => Self::Refused(Arc::new(error.into())),
+            ConnectError::Shutdown => Self::Failed(Arc::new(error.into())),
+            ConnectError::WrongIdentity(_) => Self::Again(LossReason::WrongIdentity),
+            ConnectError::Busy { reason } => Self::Again(LossReason::Busy(reason)),
+            ConnectError::NoAnswer(limit) => {
+                let reason = format!("no answer within {} s", limit.as_secs());
+                Self::Again(LossReason::Unreachable(reason))
+            }
+            ConnectError::Unreachable(error) => {
+                Self::Again(LossReason::Unreachable(error.to_string()))
+            }
+            ConnectError::Connecting(error) => {
+                Self::Again(LossReason::Unreachable(error.to_string()))
+            }
+            error => Self::Again(LossReason::Failed(error.to_string())),
+        }
+    }
+}
+
+impl From<BroadcastError> for Verdict {
+    fn from(error: BroadcastError) -> Self {
+        match error {
+            BroadcastError::NotAllowed(_) => Self::Refused(Arc::new(error.into())),
+            BroadcastError::NotFound(_) => Self::Again(LossReason::NotPublished),
+            BroadcastError::Session(end) => Self::from(&end),
+            error => Self::Again(LossReason::Failed(error.to_string())),
+        }
+    }
+}
+
+impl From<&Disconnect> for Verdict {
+    fn from(end: &Disconnect) -> Self {
+        Self::Again(match (end.reason, end.code) {
+            (DisconnectReason::RemoteClose, Some(CloseCode::DONE)) => LossReason::Stopped,
+            (DisconnectReason::TransportError, _) => {
+                LossReason::ConnectionLost(end.message.clone())
+            }
+            _ => LossReason::ConnectionLost(end.to_string()),
+        })
+    }
+}
+
+impl Verdict {
+    /// The catalog broke off, on a session that has ended like this, if it has.
+    pub(super) fn catalog(error: CatalogError, end: Option<&Disconnect>) -> Self {
+        match (error, end) {
+            (CatalogError::Transport(_), Some(end)) => end.into(),
+            // The connection is there, and the publisher lets go of the broadcast without a word.
+            (CatalogError::Transport(_), None)
+            | (CatalogError::Stopped(StopReason::Interrupted), _) => {
+                Self::Again(LossReason::Stopped)
+            }
+            (CatalogError::Stopped(StopReason::Withdrawn), _) => Self::Again(LossReason::Withdrawn),
+            (error @ CatalogError::Stopped(StopReason::NotAllowed), _) => {
+                Self::Refused(Arc::new(error.into()))
+            }
+            (error, _) => Self::Failed(Arc::new(error.into())),
+        }
+    }
+}

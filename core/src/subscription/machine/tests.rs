@@ -1,0 +1,243 @@
+use super::*;
+use crate::transport::{BroadcastError, ConnectError};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A machine and its time.
+struct Scene {
+    machine: Machine,
+    begin: Instant,
+    now: Instant,
+}
+
+impl Scene {
+    fn new(give_up_after: Option<Duration>) -> Self {
+        let begin = Instant::now();
+        Self {
+            machine: Machine::new(begin, give_up_after),
+            begin,
+            now: begin,
+        }
+    }
+
+    fn after(&mut self, time: Duration, event: Event) -> Option<Task> {
+        self.now += time;
+        self.machine.handle(self.now, event, 0.5)
+    }
+
+    fn lost(&mut self, reason: LossReason) -> Option<Task> {
+        self.after(Duration::ZERO, Event::Over(Verdict::Again(reason)))
+    }
+
+    /// Waits for the next attempt, and gives for how long.
+    fn retry(&mut self) -> Duration {
+        let deadline = self.machine.deadline().expect("it is tried again");
+        let wait = deadline - self.now;
+        assert_eq!(self.after(wait / 2, Event::Deadline), None, "not before");
+        assert_eq!(
+            self.after(wait - wait / 2, Event::Deadline),
+            Some(Task::Dial)
+        );
+        wait
+    }
+
+    /// Goes the way to the broadcast.
+    fn find(&mut self) {
+        assert_eq!(self.after(ms(10), Event::Connected), Some(Task::Find));
+        assert_eq!(self.after(ms(10), Event::Found), Some(Task::Follow));
+        assert!(self.machine.state().is_up());
+    }
+}
+
+#[test]
+fn it_dials_finds_and_follows_and_begins_again() {
+    let mut scene = Scene::new(None);
+    assert!(matches!(scene.machine.state(), SubscriberState::Connecting));
+    scene.find();
+    scene.after(ms(100), Event::Flows);
+    assert_eq!(scene.lost(LossReason::Stopped), Some(Task::Pause));
+    let state = scene.machine.state().clone();
+    assert!(
+        matches!(&state, SubscriberState::Lost { reason: LossReason::Stopped, retry_at } if *retry_at > scene.now)
+    );
+    assert_eq!(scene.retry(), Backoff::FIRST);
+    scene.find();
+}
+
+#[test]
+fn what_the_publisher_has_instead_is_said_while_it_is_waited_for() {
+    let mut scene = Scene::new(None);
+    assert_eq!(scene.after(ms(1), Event::Published(vec![])), None);
+    assert!(matches!(scene.machine.state(), SubscriberState::Connecting));
+    scene.after(ms(10), Event::Connected);
+    assert!(matches!(
+        scene.machine.state(),
+        SubscriberState::Waiting { published: None }
+    ));
+    scene.after(ms(3000), Event::Published(vec!["garden".to_owned()]));
+    assert!(scene.machine.state().to_string().contains("garden"));
+}
+
+#[test]
+fn ended_refused_and_failed_are_final() {
+    let error = || Arc::new(SubscribeError::from(ConnectError::Shutdown));
+    for event in [
+        Event::Ended,
+        Event::Closed,
+        Event::Over(Verdict::Refused(error())),
+        Event::Over(Verdict::Failed(error())),
+    ] {
+        let mut scene = Scene::new(Some(ms(1000)));
+        scene.find();
+        assert_eq!(scene.after(ms(10), event), Some(Task::Stop));
+        assert!(scene.machine.state().is_final());
+        assert_eq!(scene.machine.deadline(), None);
+        let before = scene.machine.state().to_string();
+        for event in [Event::Found, Event::Connected, Event::Deadline] {
+            assert_eq!(scene.after(ms(5000), event), None);
+        }
+        scene.lost(LossReason::Stopped);
+        assert_eq!(scene.machine.state().to_string(), before);
+    }
+}
+
+#[test]
+fn only_media_begins_the_waits_anew() {
+    // Whether the broadcast was found, whether media came, and for how long it was there.
+    for (found, flowed, long, anew) in [
+        (false, false, true, false),
+        (true, false, false, false),
+        (true, true, false, true),
+        (true, false, true, true),
+    ] {
+        let mut scene = Scene::new(None);
+        let waits = [0, 1, 2].map(|_| {
+            if found {
+                scene.find();
+            }
+            if flowed {
+                scene.after(ms(1), Event::Flows);
+            }
+            scene.now += if long { ms(9000) } else { ms(500) };
+            scene.lost(LossReason::Stopped);
+            scene.retry()
+        });
+        assert_eq!(waits[2] == waits[0], anew, "{found} {flowed} {long}");
+    }
+}
+
+#[test]
+fn each_reason_of_an_outage_is_warned_of_once() {
+    let mut scene = Scene::new(None);
+    let mut warned = Vec::new();
+    for n in [0, 1, 0, 1, 2, 3, 4, 5] {
+        scene.lost(LossReason::Failed(n.to_string()));
+        warned.extend(scene.machine.warning());
+        scene.retry();
+    }
+    assert_eq!(warned.len(), MAX_REASONS, "however many there are");
+    scene.find();
+    scene.after(ms(1), Event::Flows);
+    scene.lost(LossReason::Failed("0".to_owned()));
+    assert!(scene.machine.warning().is_some(), "that is another outage");
+}
+
+fn given_up(scene: &Scene) -> (Duration, LossReason) {
+    let SubscriberState::Failed(error) = scene.machine.state() else {
+        panic!("{:?}", scene.machine.state());
+    };
+    let SubscribeError::GaveUp { after, reason } = &**error else {
+        panic!("{error}");
+    };
+    (*after, reason.clone())
+}
+
+#[test]
+fn it_gives_up_after_the_time_that_it_is_told() {
+    let limit = ms(1000);
+    // On the way to the publisher.
+    let mut scene = Scene::new(Some(limit));
+    assert_eq!(scene.machine.deadline(), Some(scene.begin + limit));
+    assert_eq!(scene.after(limit, Event::Deadline), Some(Task::Stop));
+    assert!(matches!(given_up(&scene), (after, LossReason::Unreachable(_)) if after == limit));
+    // With the publisher, which has something else.
+    let mut scene = Scene::new(Some(limit));
+    scene.after(ms(100), Event::Connected);
+    assert_eq!(scene.after(ms(900), Event::Deadline), Some(Task::Stop));
+    assert_eq!(given_up(&scene).1, LossReason::NotPublished);
+    // Between two attempts.
+    let mut scene = Scene::new(Some(limit));
+    scene.lost(LossReason::WrongIdentity);
+    scene.retry();
+    scene.lost(LossReason::WrongIdentity);
+    scene.retry();
+    scene.lost(LossReason::WrongIdentity);
+    let deadline = scene.machine.deadline().expect("there is one");
+    assert_eq!(deadline, scene.begin + limit, "before the next attempt");
+    scene.now = deadline;
+    assert_eq!(scene.after(ms(0), Event::Deadline), Some(Task::Stop));
+    assert_eq!(given_up(&scene).1, LossReason::WrongIdentity);
+}
+
+#[test]
+fn the_time_without_the_broadcast_begins_when_it_is_lost() {
+    let limit = ms(1000);
+    let mut scene = Scene::new(Some(limit));
+    scene.find();
+    assert_eq!(scene.machine.deadline(), None);
+    scene.now += ms(60_000);
+    scene.lost(LossReason::Stopped);
+    let lost = scene.now;
+    scene.retry();
+    assert_eq!(scene.machine.deadline(), Some(lost + limit));
+    scene.find();
+    assert_eq!(scene.machine.deadline(), None);
+}
+
+#[test]
+fn media_that_stops_and_goes_on_is_said() {
+    let mut scene = Scene::new(None);
+    let last = scene.begin;
+    scene.after(ms(1), Event::Stalls(last));
+    assert!(matches!(scene.machine.state(), SubscriberState::Connecting));
+    scene.find();
+    assert_eq!(scene.after(ms(500), Event::Stalls(last)), None);
+    assert!(
+        matches!(scene.machine.state(), SubscriberState::Stalled { last_frame } if *last_frame == last)
+    );
+    assert_eq!(scene.machine.deadline(), None, "it is not lost");
+    assert_eq!(scene.after(ms(500), Event::Flows), None);
+    assert!(matches!(scene.machine.state(), SubscriberState::Up));
+    scene.after(ms(500), Event::Stalls(last));
+    assert_eq!(scene.lost(LossReason::Stopped), Some(Task::Pause));
+}
+
+#[test]
+fn a_broadcast_that_is_replaced_is_followed_at_once_if_something_came_of_it() {
+    let mut scene = Scene::new(None);
+    scene.find();
+    scene.after(ms(1), Event::Flows);
+    assert_eq!(scene.after(ms(1), Event::Replaced), Some(Task::Dial));
+    scene.find();
+    assert_eq!(scene.after(ms(1), Event::Replaced), Some(Task::Pause));
+}
+
+#[test]
+fn what_another_attempt_may_mend_is_told_from_what_it_may_not() {
+    let again = |verdict: Verdict| matches!(verdict, Verdict::Again(_));
+    let refused = |verdict: Verdict| matches!(verdict, Verdict::Refused(_));
+    let name = || "movie".to_owned();
+    assert!(refused(Verdict::from(ConnectError::Refused {
+        reason: name()
+    })));
+    assert!(again(Verdict::from(ConnectError::Busy { reason: name() })));
+    assert!(again(Verdict::from(ConnectError::NoAnswer(ms(10_000)))));
+    assert!(matches!(
+        Verdict::from(ConnectError::Shutdown),
+        Verdict::Failed(_)
+    ));
+    assert!(refused(Verdict::from(BroadcastError::NotAllowed(name()))));
+    assert!(again(Verdict::from(BroadcastError::NotFound(name()))));
+}

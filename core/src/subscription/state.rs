@@ -1,0 +1,152 @@
+//! What a subscription says of itself.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use super::error::SubscribeError;
+
+/// How a subscription stands.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum SubscriberState {
+    /// On the way to the publisher.
+    #[default]
+    Connecting,
+    /// The publisher is there, the broadcast not.
+    Waiting {
+        /// The names of what it publishes instead, some of them; `None` in the first seconds, in which it may not have
+        /// said all.
+        published: Option<Vec<String>>,
+    },
+    /// The broadcast is there.
+    Up,
+    /// The broadcast is there, and media that came has stopped, on all tracks that are read, for longer than its rhythm
+    /// explains: a second at most at ordinary rates.
+    Stalled {
+        /// When the last frame came.
+        last_frame: Instant,
+    },
+    /// It was lost, or could not be had. It is tried again.
+    Lost {
+        /// Why.
+        reason: LossReason,
+        /// When it is tried again.
+        retry_at: Instant,
+    },
+    /// The publisher has ended the broadcast. This is final.
+    Ended,
+    /// This side has closed the subscription. This is final.
+    Closed,
+    /// The publisher does not let this side watch. This is final.
+    Refused(Arc<SubscribeError>),
+    /// It cannot be had, whatever is tried, or was given up. This is final.
+    Failed(Arc<SubscribeError>),
+}
+
+impl SubscriberState {
+    /// Whether the broadcast is there.
+    pub fn is_up(&self) -> bool {
+        matches!(self, Self::Up | Self::Stalled { .. })
+    }
+
+    /// Whether it stays like this.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended | Self::Closed | Self::Refused(_) | Self::Failed(_)
+        )
+    }
+}
+
+impl fmt::Display for SubscriberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting => f.write_str("connecting to the publisher"),
+            Self::Waiting { published } => {
+                f.write_str("the publisher is there and has no such broadcast")?;
+                match published.as_deref() {
+                    None => f.write_str(": waiting for it"),
+                    Some([]) => f.write_str(", nor any other: waiting for it"),
+                    Some(names) => write!(f, ", but {}: waiting for it", names.join(", ")),
+                }
+            }
+            Self::Up => f.write_str("the broadcast is there"),
+            Self::Stalled { last_frame } => {
+                let age = last_frame.elapsed().as_millis();
+                write!(
+                    f,
+                    "nothing has come for {age} ms: waiting for the next frame"
+                )
+            }
+            Self::Lost { reason, .. } => reason.fmt(f),
+            Self::Ended => f.write_str("the publisher has ended the broadcast"),
+            Self::Closed => f.write_str("closed by this side"),
+            Self::Refused(error) | Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Why a broadcast is not there. As a sentence it names what is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LossReason {
+    /// The publisher stopped without ending the broadcast.
+    Stopped,
+    /// The publisher has taken the broadcast back.
+    Withdrawn,
+    /// The publisher has another broadcast under the name, which is taken instead.
+    Replaced,
+    /// The publisher says that it has no such broadcast.
+    NotPublished,
+    /// The connection was lost.
+    ConnectionLost(String),
+    /// There is no way to the publisher.
+    Unreachable(String),
+    /// Somebody else answers at the address.
+    WrongIdentity,
+    /// The publisher has no time now; what it says to it may be empty.
+    Busy(String),
+    /// Anything else.
+    Failed(String),
+}
+
+impl LossReason {
+    /// What happened, as a sentence without its stop.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Stopped => "the publisher stopped without ending the broadcast".to_owned(),
+            Self::Withdrawn => "the publisher has taken the broadcast back".to_owned(),
+            Self::Replaced => "the publisher has put another broadcast in its place".to_owned(),
+            Self::NotPublished => "the publisher has no broadcast of that name".to_owned(),
+            Self::ConnectionLost(how) => {
+                format!("the connection to the publisher was lost ({how})")
+            }
+            Self::Unreachable(how) => format!(
+                "the publisher cannot be reached: it is switched off, or there is no way to it from this network ({how})"
+            ),
+            Self::WrongIdentity => {
+                "somebody else answers at that address: the ticket is mistyped, or the publisher has a new key and so a new ticket".to_owned()
+            }
+            Self::Busy(said) if said.is_empty() => "the publisher is busy".to_owned(),
+            Self::Busy(said) => format!("the publisher is busy ({said})"),
+            Self::Failed(how) => how.clone(),
+        }
+    }
+
+    fn awaited(&self) -> &'static str {
+        match self {
+            Self::Stopped | Self::WrongIdentity => "waiting for it to start again",
+            Self::Withdrawn | Self::NotPublished => "waiting for it to publish it again",
+            Self::Replaced => "going over to that",
+            Self::ConnectionLost(_) => "waiting for a connection",
+            Self::Unreachable(_) => "waiting for a way to it",
+            Self::Busy(_) => "waiting for it to have time",
+            Self::Failed(_) => "trying again",
+        }
+    }
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.cause(), self.awaited())
+    }
+}
