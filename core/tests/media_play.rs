@@ -10,7 +10,7 @@ use std::{
 use gst::prelude::*;
 use gst_video::VideoFrameExt;
 use iroh_live::{
-    EncodedFrame, Live, LocalBroadcast, Quality, Subscription,
+    CloseCode, EncodedFrame, Live, LocalBroadcast, Quality, Subscription,
     broadcast::LocalTrack,
     endpoint::EndpointConfig,
     media::{
@@ -826,10 +826,14 @@ async fn what_was_received_before_another_codec_is_seen_also_if_that_does_not_pl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_connection_is_an_error() {
+async fn what_one_session_gives_ends_with_an_error_when_that_is_lost() {
     let pair = Pair::new().await;
     let _published = pair.add("video", VP8, Codec::Vp8);
-    let video = pair.video::<DefaultDecoders>(rgb()).await;
+    let address = pair.publisher.endpoint().addr();
+    let session = pair.viewer.transport().connect(address).await.unwrap();
+    let broadcast = soon("broadcast", session.subscribe("test")).await.unwrap();
+    let tracks = broadcast.media(&AudioBackend::none(), rgb()).await.unwrap();
+    let video = tracks.video.unwrap();
     next(&video).await;
     soon("shutdown", pair.publisher.shutdown()).await;
     let error = async {
@@ -843,6 +847,51 @@ async fn a_lost_connection_is_an_error() {
     };
     let error = soon("error", error).await;
     assert!(matches!(error, PlaybackError::Source(_)), "{error}");
+}
+
+/// Picture and sound, over a publisher that begins again, and with another codec at last.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_subscription_plays_goes_on_when_the_publisher_has_come_back() {
+    let mut pair = Pair::new().await;
+    let mut published = Some((
+        pair.add("video", VP8, Codec::Vp8),
+        pair.add("audio", OPUS, Codec::Opus),
+    ));
+    until("the catalog", || {
+        let catalog = pair.broadcast.catalog();
+        catalog.video.renditions.len() + catalog.audio.renditions.len() == 2
+    })
+    .await;
+    let address = pair.publisher.endpoint().addr();
+    let subscriber = pair.viewer.subscriber(address, "test").spawn();
+    let audio_backend = AudioBackend::samples();
+    let playing = subscriber.broadcast().media(&audio_backend, rgb());
+    let tracks = soon("media", playing).await.unwrap();
+    let (video, audio) = (tracks.video.unwrap(), tracks.audio.unwrap());
+    next(&video).await;
+    next_samples(&audio).await;
+    for (description, codec) in [(VP8, Codec::Vp8), (H264, Codec::H264)] {
+        published.take();
+        pair.broadcast = LocalBroadcast::new();
+        for session in pair.publisher.transport().sessions().borrow().iter() {
+            session.close(CloseCode::new(CloseCode::FIRST_OWN), "for a test");
+        }
+        let mut state = subscriber.state();
+        let lost = state.wait_for(|state| !state.is_up());
+        soon("lost", lost).await.unwrap();
+        let begun = SystemTime::now();
+        pair.publisher.publish("test", &pair.broadcast).unwrap();
+        published = Some((
+            pair.add("video", description, codec),
+            pair.add("audio", OPUS, Codec::Opus),
+        ));
+        let new = async {
+            while next(&video).await.captured().unwrap() < begun {}
+            while next_samples(&audio).await.captured().unwrap() < begun {}
+        };
+        soon("the new picture and sound", new).await;
+    }
+    assert_eq!((video.counts().failures, audio.counts().failures), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ pub(super) struct Receiving {
     pub update: Option<Arc<Rendition>>,
     pub reader: EncodedReader,
     pub meter: DownloadMeter,
+    /// Of the broadcast, which the last frame was of.
+    pub incarnation: Option<u64>,
 }
 
 pub(super) struct Attempt {
@@ -65,6 +67,7 @@ impl Attempt {
             update: None,
             reader,
             meter: DownloadMeter::with_budget(budget),
+            incarnation: None,
         }));
     }
 
@@ -88,6 +91,11 @@ impl Attempt {
 impl Receiving {
     pub fn observe(&mut self, frame: &EncodedFrame, arrival: RangeInclusive<Duration>) {
         let (timestamp, bytes) = (frame.timestamp, frame.payload.len());
+        let last = self.incarnation.replace(frame.incarnation);
+        if last.is_some_and(|last| last != frame.incarnation) {
+            // The time without a connection says nothing of the one that there is now.
+            self.meter.restart();
+        }
         self.meter.observe_within(
             timestamp,
             bytes,

@@ -160,6 +160,11 @@ impl DownloadMeter {
         }
     }
 
+    /// What comes next has nothing to do with what was before.
+    pub(super) fn restart(&mut self) {
+        *self = Self::with_budget(self.late * 2);
+    }
+
     /// Takes note of a frame, in decode order.
     ///
     /// `timestamp` is the publisher's; `arrival` must not go back. `skipped` says that groups are missing before it.
@@ -193,7 +198,7 @@ impl DownloadMeter {
             most: nanos(at).saturating_sub(stamp),
         };
         if self.is_elsewhere(stamp, transit) {
-            *self = Self::with_budget(self.late * 2);
+            self.restart();
         }
         if skipped && self.last.is_some() {
             self.skips.push_back(at);

@@ -209,6 +209,7 @@ impl Feed {
             epoch,
             held: Vec::new(),
             untimed_caps: None,
+            incarnation: None,
             jumps: None,
             needs_key: self.video,
             dropped: false,
@@ -307,6 +308,8 @@ struct Stamper<'a> {
     held: Vec<FeedFrame>,
     /// Caps that came with a frame that could not be timed: they hold for what follows.
     untimed_caps: Option<gst::Caps>,
+    /// Of the last frame.
+    incarnation: Option<u64>,
     /// The clock's count of jumps at the last buffer; `None` before the first.
     jumps: Option<u32>,
     needs_key: bool,
@@ -382,7 +385,9 @@ impl Stamper<'_> {
         mut frame: FeedFrame,
         now: Option<gst::ClockTime>,
     ) -> Result<(), gst::FlowError> {
-        if frame.begins {
+        let incarnation = frame.frame.incarnation;
+        let another = self.incarnation.replace(incarnation) != Some(incarnation);
+        if frame.begins || another {
             self.track = self.clock.subscription();
         }
         // Without a clock nothing can be timed; the state change to PLAYING brings it.
@@ -392,6 +397,7 @@ impl Stamper<'_> {
         };
         let untimed = self.untimed_caps.take();
         frame.caps = frame.caps.or(untimed);
+        self.clock.enter(incarnation, now);
         let held = gst::ClockTime::try_from(frame.held).unwrap_or(gst::ClockTime::MAX);
         self.track
             .observe(frame.frame.timestamp, now.saturating_sub(held));

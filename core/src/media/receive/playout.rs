@@ -21,6 +21,8 @@ struct Inner {
     recovery: Mutex<ClockRecovery>,
     /// Counts the jumps of the mapping; each track flags a discontinuity when it has changed.
     jumps: AtomicU32,
+    /// What the newest frame is of.
+    incarnation: Mutex<Option<u64>>,
     /// Numbers the subscriptions, for the recovery to tell them apart.
     subscriptions: AtomicU32,
 }
@@ -31,6 +33,7 @@ impl PlayoutClock {
         Self(Arc::new(Inner {
             recovery: Mutex::new(ClockRecovery::new(latency)),
             jumps: AtomicU32::new(0),
+            incarnation: Mutex::default(),
             subscriptions: AtomicU32::new(0),
         }))
     }
@@ -72,6 +75,21 @@ impl PlayoutClock {
     pub fn reconnected(&self, now: gst::ClockTime) {
         self.with(|recovery| recovery.reconnected(now.nseconds()));
         self.jump();
+    }
+
+    /// A frame of this incarnation of the broadcast has come, at this running time: the first of another than before says
+    /// that the connection is back.
+    pub(super) fn enter(&self, incarnation: u64, now: gst::ClockTime) {
+        let mut newest = self
+            .0
+            .incarnation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // The tracks are behind each other.
+        if newest.is_none_or(|newest| newest < incarnation) && newest.replace(incarnation).is_some()
+        {
+            self.reconnected(now);
+        }
     }
 
     /// Takes note of one more subscription to a track.
