@@ -5,13 +5,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinError};
 
-use super::{meter::DownloadReport, quality::Quality};
+use super::{handover::Patience, meter::DownloadReport, quality::Quality};
 use crate::{
     EncodedFrame,
     broadcast::{
         Catalog, CatalogError, MediaKind, ReadError, Readable, Rendition, SubscribeTrackError,
     },
 };
+
+/// The least and the most that a rendition may fall behind the one that is to replace it.
+const LAG: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 type Accept = Arc<dyn Fn(&Rendition) -> bool + Send + Sync>;
 
@@ -101,6 +104,16 @@ impl AdaptiveConfig {
     ) -> Self {
         self.accept = Some(Arc::new(accept));
         self
+    }
+
+    /// What is waited for when a rendition takes over from another.
+    pub(super) fn patience(&self) -> Patience {
+        let lag = self.max_age.clamp(LAG.0, LAG.1);
+        Patience {
+            hold: self.hold,
+            lag: lag.max(self.hold * 2),
+            decode_only: self.decode_only,
+        }
     }
 
     /// What can be read of a catalog and is wanted. Cancel safe.

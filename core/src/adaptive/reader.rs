@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::{
     arrival::LastWait,
     attempt::{Attempt, AttemptState, Receiving},
-    handover::{Arrived, Handover, Patience, Step},
+    handover::{Arrived, Handover, Step},
     interface::{
         AdaptiveConfig, AdaptiveControl, AdaptiveError, AdaptiveFrame, AdaptiveStatus, check,
     },
@@ -34,8 +34,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// When all renditions have ended, so long the catalog may still name another.
 const GRACE: Duration = Duration::from_secs(1);
-/// The least and the most that a rendition may fall behind the one that is to replace it.
-const LAG: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// The frames of the rendition that is best for now, as one stream. Made by [`RemoteBroadcast::adaptive`].
 ///
@@ -513,16 +511,7 @@ impl AdaptiveReader {
             self.selector.failed(now);
             return;
         };
-        let patience = Patience {
-            hold: self.config.hold,
-            lag: self
-                .config
-                .max_age
-                .clamp(LAG.0, LAG.1)
-                .max(self.config.hold * 2),
-            decode_only: self.config.decode_only,
-        };
-        let mut handover = Handover::new(patience, self.output.played());
+        let mut handover = Handover::new(self.config.patience(), self.output.played());
         let mut priority = self.config.kind.priority();
         match &mut self.current {
             None => handover.end_old(),

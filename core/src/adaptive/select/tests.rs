@@ -1,5 +1,7 @@
-use super::super::meter::Congestion;
-use super::*;
+mod chosen;
+mod publisher;
+
+use super::{super::meter::Congestion, *};
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -322,59 +324,6 @@ fn a_target_that_leaves_is_given_up_without_a_penalty() {
 }
 
 #[test]
-fn the_program_chooses() {
-    let chosen = |quality| {
-        let mut rig = Rig::new(quality, ladder());
-        rig.run(Duration::from_secs(20), |_| {
-            bad(100_000, Congestion::Growing)
-        });
-        rig.selector
-            .current()
-            .map(str::to_owned)
-            .unwrap_or_default()
-    };
-    assert_eq!(chosen(Quality::Lowest), "low");
-    assert_eq!(chosen(Quality::Highest), "high");
-    assert_eq!(chosen(Quality::UpTo(500)), "mid");
-    assert_eq!(chosen(Quality::UpTo(100)), "low");
-    assert_eq!(chosen(Quality::Named("mid".into())), "mid");
-    assert_eq!(chosen(Quality::Named("none".into())), "low");
-}
-
-#[test]
-fn the_program_changes_its_mind_while_a_switch_is_under_way() {
-    let mut rig = Rig::new(Quality::Lowest, ladder());
-    rig.run(TICK, |_| fine(0));
-    rig.selector.set_quality(Quality::Highest);
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("high".into())));
-    rig.selector.set_quality(Quality::Named("mid".into()));
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Abandon));
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("mid".into())));
-}
-
-#[test]
-fn while_the_chosen_one_has_to_wait_another_is_opened_and_not_given_up_at_once() {
-    let mut rig = Rig::new(Quality::Highest, ladder());
-    rig.settle_on("high");
-    rig.selector.lost(rig.now);
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("low".into())));
-    assert_eq!(rig.decide(&fine(0)), None);
-    // The chosen one may be tried again after half a second.
-    rig.now += FIRST_RETRY;
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Abandon));
-    assert_eq!(rig.decide(&fine(0)), Some(Decision::Switch("high".into())));
-}
-
-#[test]
-fn automatic_with_a_limit_stays_below_it() {
-    let mut rig = Rig::new(Quality::AutoUpTo(400), ladder());
-    let switches = rig.run(Duration::from_secs(60), |_| fine(500_000));
-    assert_eq!(names(&switches), ["low", "mid"]);
-    rig.selector.set_quality(Quality::AutoUpTo(200));
-    assert_eq!(names(&rig.run(TICK, |_| fine(500_000))), ["low"]);
-}
-
-#[test]
 fn renditions_without_a_bitrate_are_ordered_by_size_and_learned() {
     let unknown = || {
         vec![
@@ -598,56 +547,4 @@ fn a_rendition_that_gets_through_but_not_beside_the_other_is_served_first() {
     assert_eq!(prefer(1_400_000), served);
     let not = [switch(), Decision::Abandon, switch()];
     assert_eq!(prefer(1_100_000), not);
-}
-
-#[test]
-fn where_the_publisher_fits_the_rate_it_is_the_best_that_may_be_watched() {
-    let mut rig = Rig::new(Quality::Auto, ladder());
-    rig.selector.set_publisher_adapts(true);
-    let switches = rig.run(Duration::from_secs(20), |_| {
-        bad(100_000, Congestion::Growing)
-    });
-    assert_eq!(names(&switches), ["high"]);
-    // What the decoder cannot do counts, and so does the size that is asked for.
-    let decision = rig.selector.too_slow(rig.now);
-    assert_eq!(decision, Some(Decision::Switch("mid".into())));
-    rig.selector.switched(rig.now);
-    assert!(
-        rig.run(Duration::from_secs(50), |_| fine(800_000))
-            .is_empty()
-    );
-    rig.selector.set_quality(Quality::AutoUpTo(200));
-    assert_eq!(names(&rig.run(TICK, |_| fine(800_000))), ["low"]);
-    // It does so no longer.
-    rig.selector.set_quality(Quality::Auto);
-    rig.selector.set_publisher_adapts(false);
-    let switches = rig.run(Duration::from_secs(5), |_| {
-        bad(100_000, Congestion::Growing)
-    });
-    assert!(switches.is_empty(), "{switches:?}");
-}
-
-#[test]
-fn where_the_publishers_control_of_the_rate_fails_it_is_the_viewers_for_a_minute() {
-    let mut rig = Rig::new(Quality::Auto, ladder());
-    rig.selector.set_publisher_adapts(true);
-    rig.run(TICK, |_| fine(0));
-    let behind = || bad(150_000, Congestion::Behind);
-    assert!(rig.run(Duration::from_secs(4), |_| behind()).is_empty());
-    assert!(
-        rig.run(TICK, |_| fine(2_000_000)).is_empty(),
-        "it came through"
-    );
-    assert!(rig.run(Duration::from_secs(4), |_| behind()).is_empty());
-    let switches = rig.run(Duration::from_secs(3), |_| behind());
-    assert_eq!(names(&switches), ["low"]);
-    // The network does not carry more.
-    let needed = |rung: &str| match rung {
-        "low" => fine(200_000),
-        _ => bad(150_000, Congestion::Growing),
-    };
-    let switches = rig.run(Duration::from_secs(55), needed);
-    assert!(names(&switches).contains(&"mid"), "it tries, {switches:?}");
-    let switches = rig.run(Duration::from_secs(6), needed);
-    assert_eq!(names(&switches).last(), Some(&"high"));
 }
