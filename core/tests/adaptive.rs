@@ -436,3 +436,40 @@ async fn what_was_read_of_a_track_is_counted() {
         assert_eq!(stats.discontinuities, 0);
     }
 }
+
+/// What is late at the viewer shows in the signals of the session, for the encoders of whoever also sends on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_on_the_way_down_shows_in_the_signals() {
+    let (publisher, viewer) = (live().await, live().await);
+    let broadcast = LocalBroadcast::new();
+    let (name, height, size) = RENDITIONS[0];
+    let mut track = broadcast
+        .publish_track(name, config(name, height, size))
+        .unwrap();
+    publisher.publish("movie", &broadcast).unwrap();
+    let delay = Arc::new(Mutex::new(Duration::ZERO));
+    let wanted = delay.clone();
+    let base = LocalBroadcast::now();
+    let writing = tokio::spawn(async move {
+        for n in 0u64.. {
+            let frame = frame(base, n, name);
+            let due = frame.timestamp + *wanted.lock().unwrap();
+            tokio::time::sleep(due.saturating_sub(LocalBroadcast::now())).await;
+            track.write(frame).unwrap();
+        }
+    });
+    let _writing = AbortOnDropHandle::new(writing);
+    let subscribing = viewer.subscribe(publisher.endpoint().addr(), "movie");
+    let subscription = soon("subscribe", subscribing).await.unwrap();
+    let mut watcher = Watcher::new(&subscription, patient()).await;
+    watcher.until(name).await;
+    let mut signals = subscription.signals().clone();
+    let watching = tokio::spawn(async move { while watcher.next().await.is_some() {} });
+    let _watching = AbortOnDropHandle::new(watching);
+    for late in [true, false] {
+        *delay.lock().unwrap() = Duration::from_millis(if late { 400 } else { 0 });
+        let shows = signals
+            .wait_for(|signals| (signals.download_delay > Duration::from_millis(200)) == late);
+        soon("it shows", shows).await.unwrap();
+    }
+}
