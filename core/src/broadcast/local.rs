@@ -252,7 +252,7 @@ impl TrackReservation {
 
 impl Drop for TrackReservation {
     fn drop(&mut self) {
-        self.broadcast.shared.first_catalog.settle();
+        self.broadcast.shared.first_catalog.resolve();
     }
 }
 

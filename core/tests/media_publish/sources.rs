@@ -17,7 +17,7 @@ use iroh_live::{
     },
 };
 
-use super::pair::{Pair, ended, failed, next, small, soon, until};
+use super::pair::{Pair, ended, failed, next, rendition, small, soon, until};
 
 fn frame_of(info: &gst_video::VideoInfo, luma: u8) -> gst::Buffer {
     gst::Buffer::from_slice(vec![luma; info.size()])
@@ -281,6 +281,8 @@ async fn a_film_is_published_in_sync_paced_and_to_its_end() {
     // Another one after it.
     video.replace_source(VideoSource::file(&path)).unwrap();
     let mut again = pair.video("180p.2").await;
+    let catalog_name = rendition(&video, "180p").catalog_name;
+    assert_eq!(catalog_name.as_deref(), Some("180p.2"));
     assert!(next(&mut again).await.keyframe);
     std::fs::remove_file(&path).unwrap();
     pair.close().await;

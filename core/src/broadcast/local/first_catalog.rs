@@ -39,14 +39,14 @@ impl FirstCatalog {
     }
 
     /// A track that was announced is described, or will not come.
-    pub(super) fn settle(&self) {
+    pub(super) fn resolve(&self) {
         let mut state = self.state();
         state.awaited = state.awaited.saturating_sub(1);
         state.release();
     }
 
     /// Lets the catalog go if it has waited long enough.
-    pub(super) fn look(&self) {
+    pub(super) fn release_if_due(&self) {
         let mut state = self.state();
         if state.held.is_some() {
             state.release();

@@ -154,7 +154,7 @@ impl LocalTrack {
 
     pub(super) fn write_at(&mut self, frame: EncodedFrame, now: Instant) -> Result<(), WriteError> {
         self.shared.pool.gc(now);
-        self.shared.first_catalog.look();
+        self.shared.first_catalog.release_if_due();
         let timestamp = Timestamp::from_micros(
             u64::try_from(frame.timestamp.as_micros()).map_err(|_| WriteError::Rewind)?,
         )

@@ -537,3 +537,25 @@ fn silent(caps: &gst::Caps, buffer: &gst::Buffer) -> Option<gst::Buffer> {
     }
     Some(silence)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_looks_or_sets_the_bit_rate_does_not_wait_for_encoders() {
+        let fanout = Fanout::new(MediaKind::Video, LocalBroadcast::new());
+        let _at_work = fanout.state();
+        let (answers, answered) = mpsc::channel();
+        let other = fanout.clone();
+        std::thread::spawn(move || {
+            other.set_limit(Some(100_000));
+            other.set_enabled(false);
+            let _ = answers.send((other.is_enabled(), other.renditions().len()));
+        });
+        let answer = answered.recv_timeout(Duration::from_secs(60));
+        assert_eq!(answer, Ok((false, 0)));
+    }
+}

@@ -505,6 +505,7 @@ impl RenditionSnapshot {
         let track = &self.track;
         RenditionInfo {
             name: self.name.clone(),
+            catalog_name: track.catalog_name(),
             config: track.config(),
             encoder: self.encoder.clone(),
             nominal: self.nominal,

@@ -80,9 +80,11 @@ pub enum SourceStatus {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RenditionInfo {
-    /// Its name, which is that of its track; see [`LocalTrack::catalog_name`](crate::broadcast::LocalTrack::catalog_name) for
-    /// what viewers see.
+    /// Its name, which is that of its preset.
     pub name: String,
+    /// What viewers find it by, see [`LocalTrack::catalog_name`](crate::broadcast::LocalTrack::catalog_name); none before its
+    /// first frame is encoded.
+    pub catalog_name: Option<String>,
     /// As the catalog has it; none before its first frame is encoded.
     pub config: Option<TrackConfig>,
     /// The GStreamer element that encodes it, if one does.

@@ -166,6 +166,13 @@ impl RenditionTrack {
         self.state().writer.set_discontinuity();
     }
 
+    /// What the catalog calls the track; none before it is described.
+    pub fn catalog_name(&self) -> Option<String> {
+        let state = self.state();
+        let track = state.writer.track();
+        track.map(|track| track.catalog_name().to_owned())
+    }
+
     /// What the catalog says.
     pub fn config(&self) -> Option<TrackConfig> {
         self.state().writer.config().cloned()
