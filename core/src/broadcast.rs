@@ -23,7 +23,7 @@ mod upstream;
 mod viewers;
 
 pub(crate) use activity::Activity;
-pub(crate) use audience::Audience;
+pub(crate) use audience::{Attendance, Audience};
 pub(crate) use cache::{RETENTION, pool};
 pub use extension::{Catalog, CatalogExtension, IrohLive};
 pub use hang::catalog::{AudioConfig, Container, VideoConfig};

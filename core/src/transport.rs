@@ -10,6 +10,7 @@ mod congestion;
 mod connect;
 mod error;
 mod grant;
+mod grants;
 mod link;
 mod liveness;
 mod moq;
@@ -19,7 +20,6 @@ mod policy;
 mod quic;
 mod reach;
 mod registry;
-mod routes;
 mod session;
 mod tasks;
 
@@ -38,6 +38,8 @@ pub(crate) use moq::WeakMoq;
 pub use moq::{Moq, NewSessions};
 pub use path::{PathChange, PathChanges, PathInfo, PathKind};
 pub use policy::{Authorizer, Policy};
+#[cfg(test)]
+pub(crate) use quic::QuicSession;
 pub use session::MoqSession;
 
 /// The ALPNs that are offered and accepted, newest first.

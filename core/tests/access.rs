@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
-use common::{addr, guarded, live, media, soon};
+use common::{addr, guarded, live, media, soon, with_key};
 use iroh_live::{
-    CloseCode, DisconnectReason, EncodedFrame, Policy,
-    broadcast::{EncodedReader, ReadError, StopReason, VideoConfig, catalog::VideoCodec},
+    CloseCode, DisconnectReason, EncodedFrame, MoqSession, Policy, Subscription,
+    broadcast::{
+        EncodedReader, LocalTrack, ReadError, StopReason, VideoConfig, catalog::VideoCodec,
+    },
+    iroh::SecretKey,
     transport::{ConnectError, PublishError},
 };
 use tokio::sync::watch;
@@ -32,6 +35,38 @@ async fn end_of(mut reader: EncodedReader) -> ReadError {
             Err(error) => return error,
         }
     }
+}
+
+/// The same while somebody writes.
+async fn end_while_written(reader: EncodedReader, track: &mut LocalTrack) -> ReadError {
+    let writing = async {
+        loop {
+            track.write(frame()).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        error = end_of(reader) => error,
+        () = writing => unreachable!(),
+    }
+}
+
+async fn reader_of(seen: &Subscription, track: &str) -> EncodedReader {
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let reading = seen.broadcast().subscribe(track, &config, Duration::ZERO);
+    let mut reader = soon("a reader", reading).await.unwrap();
+    assert!(soon("a frame", reader.next()).await.unwrap().is_some());
+    reader
+}
+
+/// What the peer announces, when that is all that `wanted` says.
+async fn announces(session: &MoqSession, wanted: &[&str]) {
+    let settled = async {
+        while session.announced() != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(&format!("{wanted:?}"), settled).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,4 +262,173 @@ async fn calls_have_a_name_of_their_own() {
     let error = session.publish("/call", &movie).unwrap_err();
     assert!(matches!(error, PublishError::Reserved(_)), "{error}");
     session.publish("call/me", &movie).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_can_still_be_taken_away() {
+    for forbidden in [true, false] {
+        let (host, guest) = (live().await, live().await);
+        let allowed = Arc::new(AtomicBool::new(true));
+        let asked = allowed.clone();
+        let moq = host.transport();
+        moq.set_policy(Policy::authorizer(move |_, name| {
+            name != Some("film") || asked.load(Ordering::Relaxed)
+        }));
+        let (old, mut track) = media("old");
+        track.write(frame()).unwrap();
+        host.publish("film", &old).unwrap();
+        let seen = soon("film", guest.subscribe(addr(&host), "film"))
+            .await
+            .unwrap();
+        let reader = reader_of(&seen, "old").await;
+        let (new, _new_track) = media("new");
+        host.publish("film", &new).unwrap();
+        soon("hidden", seen.broadcast().closed()).await;
+        let wanted = if forbidden {
+            allowed.store(false, Ordering::Relaxed);
+            moq.enforce_policy();
+            StopReason::NotAllowed
+        } else {
+            moq.unpublish("film");
+            StopReason::Withdrawn
+        };
+        let error = end_while_written(reader, &mut track).await;
+        assert!(
+            matches!(error, ReadError::Stopped(reason) if reason == wanted),
+            "{error:?}"
+        );
+        announces(seen.session(), &[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_out_of_date_lets_nobody_watch() {
+    let (host, guest) = (live().await, live().await);
+    let session = soon("session", guest.transport().connect(addr(&host)))
+        .await
+        .unwrap();
+    let allowed = Arc::new(AtomicBool::new(true));
+    let (asked, asking) = std::sync::mpsc::channel();
+    let (answer, answering) = std::sync::mpsc::channel::<()>();
+    let (state, first) = (allowed.clone(), std::sync::Mutex::new(Some(answering)));
+    let moq = host.transport().clone();
+    moq.set_policy(Policy::authorizer(move |_, name| {
+        let answer = name != Some("film") || state.load(Ordering::Relaxed);
+        let held = first.lock().unwrap().take_if(|_| name == Some("film"));
+        if let Some(answering) = held {
+            asked.send(()).unwrap();
+            answering.recv().unwrap();
+        }
+        answer
+    }));
+    let (film, _film_track) = media("film");
+    let (other, _other_track) = media("other");
+    let publisher = moq.clone();
+    let publishing = std::thread::spawn(move || publisher.publish("film", &film));
+    asking.recv().unwrap();
+    // The program has said that it may, and thinks better of it before anything comes of that.
+    allowed.store(false, Ordering::Relaxed);
+    moq.enforce_policy();
+    answer.send(()).unwrap();
+    publishing.join().unwrap().unwrap();
+    moq.publish("other", &other).unwrap();
+    announces(&session, &["other"]).await;
+    moq.set_policy(Policy::Everyone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_panics_is_a_no_and_harms_nobody_else() {
+    let (first, second) = (live().await, live().await);
+    let key = SecretKey::generate();
+    let evil_id = key.public();
+    let evil = with_key(key, Policy::Everyone).await;
+    let host = guarded(Policy::authorizer(move |peer, _| {
+        assert_ne!(peer, evil_id, "as the test wants it");
+        true
+    }))
+    .await;
+    let (movie, _track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let watching = soon("movie", first.subscribe(addr(&host), "movie"))
+        .await
+        .unwrap();
+    let refused = soon("refused", evil.transport().connect(addr(&host))).await;
+    assert!(
+        matches!(refused, Err(ConnectError::Refused { .. })),
+        "{refused:?}"
+    );
+    soon("movie", second.subscribe(addr(&host), "movie"))
+        .await
+        .unwrap();
+    assert!(watching.session().is_alive());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_those_on_the_wire() {
+    let (host, guest) = (live().await, live().await);
+    let asked = Arc::new(std::sync::Mutex::new(HashSet::new()));
+    let names = asked.clone();
+    host.transport()
+        .set_policy(Policy::authorizer(move |_, name| {
+            names.lock().unwrap().extend(name.map(str::to_owned));
+            true
+        }));
+    let (first, _first_track) = media("first");
+    let (second, _second_track) = media("second");
+    host.publish("cam//front", &first).unwrap();
+    host.publish("/cam/front", &second).unwrap();
+    let seen = soon("cam", guest.subscribe(addr(&host), "cam/front/"))
+        .await
+        .unwrap();
+    announces(seen.session(), &["cam/front"]).await;
+    let mut catalog = soon("catalog", seen.broadcast().catalog()).await.unwrap();
+    let catalog = soon("catalog", catalog.next()).await.unwrap().unwrap();
+    let tracks: Vec<_> = catalog.video.renditions.into_keys().collect();
+    assert_eq!(tracks, ["second"]);
+    let at_host = host.transport().sessions().borrow()[0].clone();
+    soon("asked for", at_host.requested("cam//front")).await;
+    assert_eq!(*asked.lock().unwrap(), HashSet::from(["cam/front".into()]));
+    host.transport().unpublish("cam/front//");
+    announces(seen.session(), &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_anew_is_to_be_asked_for_anew() {
+    let (host, guest) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    host.publish("movie", &movie).unwrap();
+    let watch = async || {
+        let seen = soon("movie", guest.subscribe(addr(&host), "movie"))
+            .await
+            .unwrap();
+        let mut catalog = soon("catalog", seen.broadcast().catalog()).await.unwrap();
+        soon("catalog", catalog.next()).await.unwrap().unwrap();
+        seen
+    };
+    let seen = watch().await;
+    let at_host = host.transport().sessions().borrow()[0].clone();
+    soon("asked for", at_host.requested("movie")).await;
+    host.transport().unpublish("movie");
+    announces(seen.session(), &[]).await;
+    host.publish("movie", &movie).unwrap();
+    announces(seen.session(), &["movie"]).await;
+    let again = tokio::time::timeout(Duration::from_millis(300), at_host.requested("movie"));
+    assert!(again.await.is_err(), "nobody has asked for it");
+    watch().await;
+    soon("asked for", at_host.requested("movie")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_lets_go_of_what_decides() {
+    let host = live().await;
+    let kept = Arc::new(());
+    // A function that has the transport in hand keeps it, and itself with it.
+    let within = (kept.clone(), host.clone());
+    host.transport().set_policy(Policy::authorizer(move |_, _| {
+        let _ = &within;
+        true
+    }));
+    assert_eq!(Arc::strong_count(&kept), 2);
+    soon("shutdown", host.shutdown()).await;
+    assert_eq!(Arc::strong_count(&kept), 1);
 }

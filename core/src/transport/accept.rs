@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use iroh::endpoint::{Connection, ConnectionError};
-use moq_lite::Server;
+use moq_lite::{Server, server::Handshake};
 use tokio::{sync::mpsc, time::timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     admission::{Decision, PendingAdmission},
@@ -23,8 +23,15 @@ use super::{
 /// A peer that has connected must speak MoQ within this time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the peer is told by a side that ends.
+const SHUT_DOWN: &[u8] = b"shut down";
+
 /// Lets a peer in that has connected, and stays with it.
 pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
+    if registry.stopping.is_cancelled() {
+        connection.close(CloseCode::DONE.into(), SHUT_DOWN);
+        return;
+    }
     if !registry.may_connect(connection.remote_id()) {
         debug!("refused");
         connection.close(CloseCode::REFUSED.into(), b"not allowed");
@@ -35,7 +42,7 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
         outcome = enter(registry, &connection, &mut pending) => outcome,
         error = connection.closed() => Err(AcceptSessionError::Gone(error)),
         () = registry.stopping.cancelled() => {
-            connection.close(CloseCode::DONE.into(), b"shut down");
+            connection.close(CloseCode::DONE.into(), SHUT_DOWN);
             Err(AcceptSessionError::Shutdown)
         }
     };
@@ -66,6 +73,11 @@ async fn enter(
         Some(_) => None,
         None => ask(registry, connection)?,
     };
+    let mut paused = Paused {
+        registry,
+        connection,
+        handshake: Some(handshake),
+    };
     if let Some(asked) = asked {
         let asked = pending.insert(asked);
         let decision = tokio::select! {
@@ -83,6 +95,10 @@ async fn enter(
         Turn::Join(session) => session.origins().clone(),
         _ => registry.origins(&span),
     };
+    let handshake = paused
+        .handshake
+        .take()
+        .ok_or(AcceptSessionError::Shutdown)?;
     let handshake = handshake
         .with_publisher(&origins.local)
         .with_subscriber(origins.remote.clone());
@@ -117,6 +133,26 @@ async fn enter(
     Ok(session)
 }
 
+/// A handshake that the peer waits for. Where nothing comes of it, the peer is told why.
+struct Paused<'a> {
+    registry: &'a Registry,
+    connection: &'a Connection,
+    handshake: Option<Handshake<QuicSession>>,
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        let Some(handshake) = self.handshake.take() else {
+            return;
+        };
+        // The first to close it says why.
+        if self.registry.stopping.is_cancelled() {
+            self.connection.close(CloseCode::DONE.into(), SHUT_DOWN);
+        }
+        handshake.close(moq_lite::Error::Cancel);
+    }
+}
+
 /// Asks the program about a session, if it wants to be asked.
 fn ask(
     registry: &Registry,
@@ -128,7 +164,11 @@ fn ask(
     let (pending, incoming) = PendingAdmission::new(connection.clone());
     match admission.try_send(incoming) {
         Ok(()) => Ok(Some(pending)),
-        Err(mpsc::error::TrySendError::Closed(_)) => Ok(None),
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            warn!("refused: nobody looks at the sessions that begin any more");
+            connection.close(CloseCode::REFUSED.into(), b"not taken");
+            Err(AcceptSessionError::Gone(ConnectionError::LocallyClosed))
+        }
         Err(mpsc::error::TrySendError::Full(_)) => {
             connection.close(CloseCode::BUSY.into(), b"too many are waiting");
             Err(AcceptSessionError::Gone(ConnectionError::LocallyClosed))

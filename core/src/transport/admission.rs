@@ -17,7 +17,8 @@ pub(super) const MAX_WAITING: usize = 64;
 /// The sessions that peers begin, to be let in or refused one by one; see [`Moq::admission`](super::Moq::admission). A
 /// [`Stream`] too.
 ///
-/// When this is dropped, those that still wait are refused, and later ones come in by themselves again.
+/// When this is dropped, those that still wait are refused, and so are later ones, until
+/// [`admission`](super::Moq::admission) is called again or [`admit_everyone`](super::Moq::admit_everyone).
 #[derive(Debug)]
 pub struct IncomingSessions {
     pub(super) receiver: mpsc::Receiver<IncomingSession>,

@@ -5,7 +5,7 @@
 //! nobody reads is not passed on.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,8 +17,8 @@ use moq_lite::{Error, Hop, broadcast, group, track};
 use tokio::sync::watch;
 
 use crate::{
-    broadcast::{Audience, StopReason},
-    lease::Leases,
+    broadcast::{Attendance, Audience, StopReason},
+    lease::{Lease, Leases},
 };
 
 /// A broadcast under a name. Does not keep it alive: that is its owner's to do.
@@ -32,6 +32,8 @@ pub(super) struct Publication {
     pub(super) audience: Audience,
     /// What tells the broadcast apart from all others, on every session that it is offered on.
     pub(super) content: Hop,
+    /// It is for all peers, as far as the policy lets them watch it; otherwise for this one, whatever the policy says.
+    pub(super) to_all: bool,
     /// Whether a peer that watches it is a reason to keep the session.
     pub(super) counted: bool,
 }
@@ -43,14 +45,66 @@ pub(super) struct Grant {
 }
 
 /// What a peer watches.
-#[derive(Debug, Default)]
 pub(super) struct Demand {
-    /// It takes a lease while it watches what is a reason to keep the session.
-    pub(super) leases: Arc<Leases>,
+    /// It has one while it watches what is a reason to keep the session.
+    leases: Arc<Leases>,
     /// It has once asked for something of that.
-    pub(super) asked: AtomicBool,
-    /// The names of what it has asked for something of.
-    pub(super) requested: watch::Sender<BTreeSet<String>>,
+    asked: AtomicBool,
+    /// By name: the broadcast that is announced, and whether it has asked for something of it.
+    requested: watch::Sender<HashMap<String, (u64, bool)>>,
+}
+
+impl Demand {
+    pub(super) fn new(leases: Arc<Leases>) -> Self {
+        Self {
+            leases,
+            asked: AtomicBool::new(false),
+            requested: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn announced(&self, name: &str, id: u64) {
+        self.requested.send_if_modified(|requested| {
+            requested.insert(name.to_owned(), (id, false));
+            false
+        });
+    }
+
+    pub(super) fn forgotten(&self, name: &str, id: u64) {
+        self.requested.send_if_modified(|requested| {
+            if requested.get(name).is_some_and(|(known, _)| *known == id) {
+                requested.remove(name);
+            }
+            false
+        });
+    }
+
+    /// The peer asks for something of a broadcast.
+    fn ask(&self, publication: &Publication) {
+        let Publication { id, name, .. } = publication;
+        self.requested
+            .send_if_modified(|requested| match requested.get_mut(name) {
+                Some((known, asked)) if known == id => !std::mem::replace(asked, true),
+                _ => false,
+            });
+        if publication.counted {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the peer has ever watched what is a reason to keep the session.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer has asked for something of what is announced as `name`. Cancel safe.
+    pub(super) async fn requested(&self, name: &str) {
+        let asked = |requested: &HashMap<String, (u64, bool)>| {
+            requested.get(name).is_some_and(|(_, asked)| *asked)
+        };
+        // The sender is in `self`.
+        let _ = self.requested.subscribe().wait_for(asked).await.map(drop);
+    }
 }
 
 /// Ends when the peer is not to read any more; never, where the grant is dropped first.
@@ -76,15 +130,15 @@ impl Grant {
         demand: Arc<Demand>,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (revoked, revocation) = watch::channel(None);
-        let (requests, watched) = (copy.dynamic(), copy.demand());
-        let running = async move {
-            let source = publication.source.clone();
-            tokio::select! {
-                () = pass_on(source, requests, Revocation(revocation)) => {}
-                () = watching(watched, &publication, &demand) => {}
-            }
+        // There has to be somebody to ask before the broadcast can be seen.
+        let requests = copy.dynamic();
+        let passing = Passing {
+            copy: copy.clone(),
+            publication,
+            demand,
+            revocation: Revocation(revocation),
         };
-        (Self { copy, revoked }, running)
+        (Self { copy, revoked }, passing.run(requests))
     }
 
     /// Takes the broadcast out of sight. What the peer reads goes on.
@@ -92,63 +146,79 @@ impl Grant {
         self.copy.close();
     }
 
+    /// Whether it was hidden, or its source is over.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.copy.consume().is_closed()
+    }
+
     /// Ends what the peer reads. What has ended by itself is still delivered.
     pub(super) fn revoke(&self, reason: StopReason) {
         self.revoked.send_replace(Some(reason));
     }
-}
 
-/// Takes note of what the peer watches. Never ends.
-async fn watching(watched: broadcast::Demand, publication: &Publication, demand: &Demand) {
-    while watched.used().await.is_ok() {
-        let name = &publication.name;
-        demand
-            .requested
-            .send_if_modified(|requested| requested.insert(name.clone()));
-        let _attendance = publication.audience.join();
-        let _lease = publication.counted.then(|| {
-            demand.asked.store(true, Ordering::Relaxed);
-            demand.leases.occupy()
-        });
-        if watched.unused().await.is_err() {
-            break;
-        }
+    /// Whether nothing of it is read any more, nor can be.
+    pub(super) fn is_over(&self) -> bool {
+        self.revoked.is_closed()
     }
-    // There are no more tracks, and those that are read may go on for a while.
-    std::future::pending().await
 }
 
-/// Serves the tracks that the peer asks for, until the source is over or the grant is revoked, and then those that are
-/// read to their ends.
-async fn pass_on(
-    source: broadcast::Consumer,
-    mut requests: broadcast::Dynamic,
-    mut revocation: Revocation,
-) {
-    let mut tracks = FuturesUnordered::new();
-    // Who read these asks again, and is to learn why they have ended rather than that they are not there.
-    let mut interrupted = HashSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(name) = tracks.next() => interrupted.extend(name),
-            request = requests.requested_track() => {
-                let Ok(request) = request else { break };
-                match source.track(request.name()) {
-                    Ok(track) => tracks.push(pass_on_track(request, track, revocation.clone())),
-                    Err(_) if interrupted.contains(request.name()) => {
-                        request.reject(StopReason::Interrupted.into());
+/// What passes on what is written to a broadcast.
+struct Passing {
+    copy: broadcast::Producer,
+    publication: Publication,
+    demand: Arc<Demand>,
+    revocation: Revocation,
+}
+
+impl Passing {
+    /// Serves the tracks that the peer asks for, until the source is over or the grant is revoked, and then those that are
+    /// read to their ends.
+    async fn run(mut self, mut requests: broadcast::Dynamic) {
+        let source = self.publication.source.clone();
+        let watched = self.copy.demand();
+        let mut watching = None;
+        let mut tracks = FuturesUnordered::new();
+        // Who read these asks again, and is to learn why they have ended rather than that they are not there.
+        let mut interrupted = HashSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(name) = tracks.next() => interrupted.extend(name),
+                request = requests.requested_track() => {
+                    let Ok(request) = request else { break };
+                    watching.get_or_insert_with(|| self.watch());
+                    match source.track(request.name()) {
+                        Ok(track) => {
+                            tracks.push(pass_on_track(request, track, self.revocation.clone()));
+                        }
+                        Err(_) if interrupted.contains(request.name()) => {
+                            request.reject(StopReason::Interrupted.into());
+                        }
+                        Err(error) => request.reject(error),
                     }
-                    Err(error) => request.reject(error),
                 }
+                _ = source.closed() => break,
+                _ = self.revocation.wait() => break,
+                Ok(()) = watched.used(), if watching.is_none() => watching = Some(self.watch()),
+                Ok(()) = watched.unused(), if watching.is_some() => watching = None,
             }
-            _ = source.closed() => break,
-            _ = revocation.wait() => break,
         }
+        // There is nothing to be seen any more, if nobody has hidden it before.
+        self.copy.close();
+        while tracks.next().await.is_some() {}
     }
-    // Hides the broadcast, if nobody has.
-    drop(requests);
-    while tracks.next().await.is_some() {}
+
+    /// The peer watches, until what this gives is dropped.
+    fn watch(&self) -> (Attendance, Option<Lease>) {
+        let Self {
+            publication,
+            demand,
+            ..
+        } = self;
+        demand.ask(publication);
+        let lease = publication.counted.then(|| demand.leases.occupy());
+        (publication.audience.join(), lease.flatten())
+    }
 }
 
 /// Gives the name of the track if its publisher has let go of it.

@@ -1,13 +1,14 @@
 //! The sessions with all peers.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
+use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
     endpoint::Connection,
@@ -18,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug};
+use tracing::{Instrument, debug, error};
 
 use super::{
     accept,
@@ -114,7 +115,7 @@ impl Moq {
         name: impl Into<String>,
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
-        self.registry().publish(name.into(), broadcast)
+        self.registry().publish(&name.into(), broadcast)
     }
 
     /// Takes back what was published under `name`.
@@ -146,18 +147,23 @@ impl Moq {
         Box::pin(connect::connect(self.registry(), addr))
     }
 
-    /// Sessions that peers begin and that were let in, from now on.
+    /// Sessions that peers begin and that were let in, from now on until the transport is shut down.
     pub fn incoming(&self) -> NewSessions {
         let begun = NewSessions::of(self.sessions(), true);
+        let incoming = begun.filter_incoming();
         NewSessions {
-            sessions: begun.filter_incoming(),
+            sessions: incoming
+                .take_until(self.stopping().cancelled_owned())
+                .boxed(),
         }
     }
 
     /// From now on, asks about each session that a peer begins before the peer is told anything.
     ///
     /// Whom the [`Policy`] refuses is not asked about; neither is a peer that this side dials at the same moment, which
-    /// is let in. Calling it again takes over from who called it before.
+    /// is let in. Calling it again takes over from who called it before. When what this gives is dropped, as when the task
+    /// that looks at them has failed, nobody is let in any more, until this or
+    /// [`admit_everyone`](Self::admit_everyone) is called.
     ///
     /// ```no_run
     /// # use iroh_live::{Moq, transport::CloseCode};
@@ -181,6 +187,12 @@ impl Moq {
         // After a shutdown there is nobody to ask about.
         *admission = (!registry.stopping.is_cancelled()).then_some(sender);
         IncomingSessions { receiver }
+    }
+
+    /// Ends [`admission`](Self::admission): from now on whom the [`Policy`] allows comes in without a question. Those who wait
+    /// to be looked at wait on.
+    pub fn admit_everyone(&self) {
+        lock(&self.registry().admission).take();
     }
 
     /// The sessions that are alive, as they change. To have one in the list does not keep it.
@@ -207,6 +219,7 @@ impl Moq {
         futures_util::future::join_all(drained).await;
         registry.shutdown.cancel();
         registry.tasks.finish().await;
+        registry.forget_policy();
     }
 
     /// A handle that does not keep the transport.
@@ -249,9 +262,11 @@ impl WeakMoq {
 impl ProtocolHandler for Moq {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let span = session_span(connection.remote_id(), true);
-        accept::accept(self.registry(), connection)
-            .instrument(span)
-            .await;
+        let accepting = accept::accept(self.registry(), connection).instrument(span);
+        // A panic in here would end the router, and with it every session and what else is mounted there.
+        if AssertUnwindSafe(accepting).catch_unwind().await.is_err() {
+            error!("a session was lost to a panic");
+        }
         Ok(())
     }
 
@@ -274,7 +289,7 @@ impl std::fmt::Debug for NewSessions {
 }
 
 impl NewSessions {
-    /// The next session; `None` when the transport is gone. Cancel safe.
+    /// The next session; `None` when the transport was shut down. Cancel safe.
     pub async fn next(&mut self) -> Option<MoqSession> {
         self.sessions.next().await
     }

@@ -1,9 +1,14 @@
 //! Who may connect, and who may watch what.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use iroh::EndpointId;
 use tokio::sync::watch;
+use tracing::error;
 
 /// Decides who may connect and who may watch what.
 ///
@@ -36,7 +41,11 @@ pub enum Policy {
     /// As the function says of a peer and the name of a broadcast; of the peer alone, as to whether it may connect, where
     /// there is no name. It is asked when a session begins, when a broadcast is published, and of all that there is by
     /// [`Moq::enforce_policy`](super::Moq::enforce_policy). It should not block: whoever connects or publishes waits for
-    /// it.
+    /// it. Where it panics, the answer is no.
+    ///
+    /// What it has in hand is kept until the transport has another policy, is dropped or [shut
+    /// down](super::Moq::shutdown): a function that has a `Moq` or `Live` of its own keeps the transport, which then only a
+    /// shutdown ends.
     Authorizer(Arc<Authorizer>),
 }
 
@@ -51,6 +60,11 @@ impl Policy {
         Self::Authorizer(Arc::new(authorizer))
     }
 
+    /// Nobody.
+    pub(super) fn nobody() -> Self {
+        Self::Only(watch::channel(HashSet::new()).1)
+    }
+
     pub(super) fn may_connect(&self, peer: EndpointId) -> bool {
         self.allows(peer, None)
     }
@@ -63,7 +77,14 @@ impl Policy {
         match self {
             Self::Everyone => true,
             Self::Only(peers) => peers.borrow().contains(&peer),
-            Self::Authorizer(authorizer) => authorizer(peer, name),
+            Self::Authorizer(authorizer) => {
+                // It runs in tasks that others depend on.
+                let asked = AssertUnwindSafe(|| authorizer(peer, name));
+                catch_unwind(asked).unwrap_or_else(|_| {
+                    error!(peer = %peer.fmt_short(), name, "the authorizer panicked: refused");
+                    false
+                })
+            }
         }
     }
 }

@@ -1,4 +1,7 @@
 //! What the transport knows: the sessions, the peers, and what is published to them.
+//!
+//! Locks, in their order: the grants of a session; then [`Registry::policy`] or [`Registry::published`]. Each of the others is
+//! held alone. The program's functions are called under none of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +15,7 @@ use std::{
 use iroh::{Endpoint, EndpointId};
 use moq_lite::Hop;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, Span, debug};
 
 use super::{
@@ -21,11 +24,11 @@ use super::{
     close::CloseCode,
     error::PublishError,
     grant::Publication,
+    grants::next_id,
     lock,
     peer::Peer,
     policy::Policy,
-    routes::next_id,
-    session::{MoqSession, Origins, valid_name},
+    session::{MoqSession, Origins, normal_name, valid_name},
     tasks::Tasks,
 };
 use crate::broadcast::{LocalBroadcast, StopReason};
@@ -44,7 +47,7 @@ pub(super) struct Registry {
     pub(super) endpoint: Endpoint,
     policy: Mutex<PolicyState>,
     /// What this machine publishes, to all who may watch it.
-    published: Mutex<HashMap<String, Publication>>,
+    published: Mutex<HashMap<String, Published>>,
     peers: Mutex<Peers>,
     /// Counts the connections that come in.
     connections: AtomicU64,
@@ -59,8 +62,16 @@ pub(super) struct Registry {
     pub(super) shutdown: CancellationToken,
 }
 
+struct Published {
+    publication: Publication,
+    /// Another one has its name, or none has.
+    _over: DropGuard,
+}
+
 struct PolicyState {
     policy: Policy,
+    /// What the program says may be otherwise each time that this is raised.
+    epoch: u64,
     /// Ends what follows the list of the policy.
     replaced: CancellationToken,
 }
@@ -78,6 +89,7 @@ impl Registry {
             endpoint,
             policy: Mutex::new(PolicyState {
                 policy: Policy::Everyone,
+                epoch: 0,
                 replaced: CancellationToken::new(),
             }),
             published: Mutex::default(),
@@ -96,12 +108,13 @@ impl Registry {
         registry
     }
 
-    fn policy(&self) -> Policy {
-        lock(&self.policy).policy.clone()
+    fn policy(&self) -> (Policy, u64) {
+        let state = lock(&self.policy);
+        (state.policy.clone(), state.epoch)
     }
 
     pub(super) fn may_connect(&self, peer: EndpointId) -> bool {
-        self.policy().may_connect(peer)
+        self.policy().0.may_connect(peer)
     }
 
     /// The next number of a connection that comes in.
@@ -109,7 +122,7 @@ impl Registry {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn published(&self) -> MutexGuard<'_, HashMap<String, Publication>> {
+    fn published(&self) -> MutexGuard<'_, HashMap<String, Published>> {
         lock(&self.published)
     }
 
@@ -119,92 +132,108 @@ impl Registry {
 
     pub(super) fn publish(
         self: &Arc<Self>,
-        name: String,
+        name: &str,
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
-        valid_name(&name)?;
-        let publication = Publication {
-            id: next_id(),
-            name: name.clone(),
-            source: broadcast.consume(),
-            audience: broadcast.audience().clone(),
-            content: broadcast.content(),
-            counted: true,
-        };
-        let old = {
+        let name = valid_name(name)?;
+        let over = CancellationToken::new();
+        let publication = {
             let mut published = self.published();
             if self.stopping.is_cancelled() {
                 return Err(PublishError::Shutdown);
             }
-            published.insert(name, publication.clone())
+            let publication = Publication {
+                // They take each other's name in the order of these.
+                id: next_id(),
+                name: name.clone(),
+                source: broadcast.consume(),
+                audience: broadcast.audience().clone(),
+                content: broadcast.content(),
+                to_all: true,
+                counted: true,
+            };
+            let new = Published {
+                publication: publication.clone(),
+                _over: over.clone().drop_guard(),
+            };
+            published.insert(name, new);
+            publication
         };
         // A session that begins meanwhile finds it in the list.
         for session in self.current_sessions() {
-            if !self.offer(&session, &publication)
-                && let Some(old) = &old
-            {
-                let routes = session.routes();
-                routes.withdraw(&old.name, Some(old.id), StopReason::NotAllowed);
-            }
+            self.offer(&session, &publication);
         }
-        self.forget_when_over(publication);
+        self.forget_when_over(publication, over);
         Ok(())
     }
 
-    fn forget_when_over(self: &Arc<Self>, publication: Publication) {
+    fn forget_when_over(self: &Arc<Self>, publication: Publication, over: CancellationToken) {
         let (registry, shutdown) = (Arc::downgrade(self), self.shutdown.clone());
         self.tasks.spawn(async move {
             tokio::select! {
                 _ = publication.source.closed() => {}
+                () = over.cancelled() => return,
                 () = shutdown.cancelled() => return,
             }
             if let Some(registry) = registry.upgrade() {
                 let mut published = registry.published();
                 // Another one may have its name.
-                if registry.is_current(&published, &publication) {
+                if is_current(&published, &publication) {
                     published.remove(&publication.name);
                 }
             }
         });
     }
 
-    fn is_current(
-        &self,
-        published: &HashMap<String, Publication>,
-        publication: &Publication,
-    ) -> bool {
-        published
-            .get(&publication.name)
-            .is_some_and(|current| current.id == publication.id)
-    }
-
     pub(super) fn unpublish(&self, name: &str) {
-        let Some(publication) = self.published().remove(name) else {
-            return;
+        let name = &normal_name(name);
+        let last = {
+            let mut published = self.published();
+            published.remove(name);
+            next_id()
         };
+        // Also what had the name before and is watched to its end, but nothing that is published from now on.
         for session in self.current_sessions() {
-            let routes = session.routes();
-            routes.withdraw(name, Some(publication.id), StopReason::Withdrawn);
+            session
+                .grants()
+                .withdraw(name, StopReason::Withdrawn, |granted| {
+                    granted.to_all && granted.id < last
+                });
         }
     }
 
-    /// Lets the peer of a session watch a broadcast, if it may. Asks the program, so no lock may be held.
-    fn offer(&self, session: &MoqSession, publication: &Publication) -> bool {
-        let name = &publication.name;
-        let may_watch = self.policy().may_watch(session.remote_id(), name);
-        if may_watch {
-            session.routes().announce(publication);
-            // It may have been taken back while the program was asked.
-            if !self.is_current(&self.published(), publication) {
-                let routes = session.routes();
-                routes.withdraw(name, Some(publication.id), StopReason::Withdrawn);
+    /// Lets the peer of a session watch a broadcast, if it may, and nothing under its name if it may not. Asks the program,
+    /// so no lock may be held.
+    fn offer(&self, session: &MoqSession, publication: &Publication) {
+        self.decide(session, &publication.name, Some(publication));
+    }
+
+    fn decide(&self, session: &MoqSession, name: &str, publication: Option<&Publication>) {
+        let (peer, grants) = (session.remote_id(), session.grants());
+        loop {
+            let (policy, epoch) = self.policy();
+            // Otherwise somebody else asks already, and has an answer that is newer.
+            let settled = || lock(&self.policy).epoch == epoch;
+            if !policy.may_watch(peer, name) {
+                grants.withdraw(name, StopReason::NotAllowed, |granted| {
+                    granted.to_all && settled()
+                });
+            } else if let Some(publication) = publication {
+                // It may have been taken back while the program was asked.
+                grants.announce(publication, || {
+                    settled() && is_current(&self.published(), publication)
+                });
+            }
+            if settled() {
+                return;
             }
         }
-        may_watch
     }
 
     fn current_publications(&self) -> Vec<Publication> {
-        self.published().values().cloned().collect()
+        let published = self.published();
+        let publications = published.values().map(|entry| &entry.publication);
+        publications.cloned().collect()
     }
 
     pub(super) fn set_policy(self: &Arc<Self>, policy: Policy) {
@@ -212,14 +241,32 @@ impl Registry {
         if let Policy::Only(list) = &policy {
             self.follow(list.clone(), replaced.clone());
         }
-        let old = std::mem::replace(&mut *lock(&self.policy), PolicyState { policy, replaced });
+        let old = {
+            let mut state = lock(&self.policy);
+            let epoch = state.epoch;
+            let new = PolicyState {
+                policy,
+                epoch,
+                replaced,
+            };
+            std::mem::replace(&mut *state, new)
+        };
         old.replaced.cancel();
         self.enforce_policy();
     }
 
+    /// Lets go of what the program's function has in hand, which may be the transport itself. For when nobody is asked about
+    /// any more.
+    pub(super) fn forget_policy(&self) {
+        let mut policy = Policy::nobody();
+        std::mem::swap(&mut policy, &mut lock(&self.policy).policy);
+    }
+
     /// Ends what is not allowed, and lets peers watch what is.
     pub(super) fn enforce_policy(&self) {
+        lock(&self.policy).epoch += 1;
         let published = self.current_publications();
+        let names: HashSet<_> = published.iter().map(|known| known.name.as_str()).collect();
         for session in self.current_sessions() {
             let peer = session.remote_id();
             if session.is_incoming() && !self.may_connect(peer) {
@@ -227,12 +274,12 @@ impl Registry {
                 continue;
             }
             for publication in &published {
-                if !self.offer(&session, publication) {
-                    session.routes().withdraw(
-                        &publication.name,
-                        Some(publication.id),
-                        StopReason::NotAllowed,
-                    );
+                self.offer(&session, publication);
+            }
+            // What is published no more, and is watched to its end.
+            for name in session.grants().names() {
+                if !names.contains(name.as_str()) {
+                    self.decide(&session, &name, None);
                 }
             }
         }
@@ -405,5 +452,36 @@ impl Registry {
             shutdown.cancel();
             drop(endpoint);
         });
+    }
+}
+
+fn is_current(published: &HashMap<String, Published>, publication: &Publication) -> bool {
+    published
+        .get(&publication.name)
+        .is_some_and(|current| current.publication.id == publication.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::EndpointConfig;
+
+    #[tokio::test]
+    async fn what_goes_on_and_off_the_air_leaves_nothing_behind() {
+        let endpoint = EndpointConfig::local().bind().await.unwrap();
+        let registry = Registry::new(endpoint, Policy::Everyone);
+        let broadcast = LocalBroadcast::new();
+        for _ in 0..100 {
+            registry.publish("show", &broadcast).unwrap();
+            registry.publish("show", &broadcast).unwrap();
+            registry.unpublish("show");
+        }
+        let gone = async {
+            while registry.tasks.len() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(30), gone).await;
+        assert!(gone.is_ok(), "{} tasks are left", registry.tasks.len());
     }
 }

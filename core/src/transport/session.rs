@@ -21,10 +21,10 @@ use super::{
     close::{CloseCode, Disconnect, DisconnectReason},
     error::{BroadcastError, PublishError},
     grant::Publication,
+    grants::{Grants, next_id},
     link::Link,
     lock,
     path::{PathChanges, PathInfo},
-    routes::{Routes, next_id},
     tasks::Tasks,
 };
 use crate::{
@@ -55,7 +55,7 @@ struct Inner {
     peer: EndpointId,
     carriers: Arc<Carriers>,
     /// What the peer may see.
-    routes: Arc<Routes>,
+    grants: Arc<Grants>,
     /// What the peer publishes.
     remote: origin::Consumer,
     /// What each link is given. They are kept, as an origin ends with its producers.
@@ -127,7 +127,7 @@ impl MoqSession {
         let (peer, incoming) = (first.link.remote_id(), first.incoming);
         let span = session_span(peer, incoming);
         let leases = Arc::new(Leases::default());
-        let routes = Routes::new(
+        let grants = Grants::new(
             origins.local.clone(),
             leases.clone(),
             tasks.clone(),
@@ -139,7 +139,7 @@ impl MoqSession {
             number: AtomicU64::new(0),
             peer,
             carriers: Carriers::new(first),
-            routes: Arc::new(routes),
+            grants: Arc::new(grants),
             remote: moq_lite::Consume::consume(&origins.remote),
             origins,
             remote_hop: Mutex::new(remote_hop),
@@ -327,8 +327,8 @@ impl MoqSession {
 
     /// Offers a broadcast to this peer alone, for as long as the session and the broadcast last.
     ///
-    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish). The name
-    /// `call` is that of calls.
+    /// Replaces what the peer was offered under the name before, also by [`Moq::publish`](super::Moq::publish). The
+    /// [`Policy`](super::Policy) is not asked: this is the program's own word. The name `call` is that of calls.
     ///
     /// # Errors
     /// [`PublishError::Name`], [`PublishError::Reserved`], [`PublishError::Ended`].
@@ -337,8 +337,7 @@ impl MoqSession {
         name: impl Into<String>,
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
-        let name = name.into();
-        valid_name(&name)?;
+        let name = valid_name(&name.into())?;
         self.announce(name, broadcast, true)
     }
 
@@ -352,33 +351,34 @@ impl MoqSession {
         if !self.is_alive() {
             return Err(PublishError::Ended);
         }
-        self.inner.routes.announce(&Publication {
+        let publication = Publication {
             id: next_id(),
             name,
             source: broadcast.consume(),
             audience: broadcast.audience().clone(),
             content: broadcast.content(),
+            to_all: false,
             counted,
-        });
+        };
+        self.inner.grants.announce(&publication, || true);
         Ok(())
     }
 
     /// Takes back what [`publish`](Self::publish) offered. If the peer watches it, that ends, and it is told why.
     pub fn unpublish(&self, name: &str) {
-        self.inner
-            .routes
-            .withdraw(name, None, StopReason::Withdrawn);
+        let (grants, name) = (&self.inner.grants, normal_name(name));
+        grants.withdraw(&name, StopReason::Withdrawn, |_| true);
     }
 
-    pub(super) fn routes(&self) -> &Arc<Routes> {
-        &self.inner.routes
+    pub(super) fn grants(&self) -> &Arc<Grants> {
+        &self.inner.grants
     }
 
     /// Waits until the peer has asked for the broadcast that is published as `name`, as whoever watches it does.
     ///
     /// A peer that only connects never does. Does not end when the session does. Cancel safe.
     pub async fn requested(&self, name: &str) {
-        self.inner.routes.requested(name).await;
+        self.inner.grants.requested(&normal_name(name)).await;
     }
 
     /// Waits until the peer offers a broadcast named `name`.
@@ -399,7 +399,7 @@ impl MoqSession {
     /// See [`BroadcastError`].
     pub async fn subscribe(&self, name: &str) -> Result<RemoteBroadcast, BroadcastError> {
         let lease = self.inner.leases.read();
-        let broadcast = self.resolve(name).await?;
+        let broadcast = self.resolve(&normal_name(name)).await?;
         Ok(broadcast.with_lease(lease))
     }
 
@@ -522,9 +522,16 @@ impl MoqSession {
         self.link().ended(self.inner.local_end.get())
     }
 
+    /// Whether the peer had dialled, and then needed the session no more. Who does need one dials.
+    pub(crate) fn was_left_unused(&self) -> bool {
+        let end = self.ended().filter(|_| self.is_incoming());
+        end.is_some_and(|end| end.code == Some(CloseCode::UNUSED))
+    }
+
     /// The session has ended: lets go of what depends on it.
     pub(super) fn finish(&self) {
         self.inner.ended.cancel();
+        self.inner.grants.clear();
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -547,7 +554,7 @@ impl MoqSession {
     /// Whether the session carries anything beside a call, or may: the peer that dialled, and has once asked for a
     /// broadcast, may still need it, and can end it by itself.
     pub(crate) fn is_in_use(&self) -> bool {
-        let may_be = self.is_incoming() && self.inner.routes.was_asked();
+        let may_be = self.is_incoming() && self.inner.grants.was_asked();
         may_be || self.inner.leases.is_in_use()
     }
 
@@ -557,9 +564,15 @@ impl MoqSession {
     }
 }
 
-/// Whether a program can announce a broadcast under this name.
-pub(super) fn valid_name(name: &str) -> Result<(), PublishError> {
-    let path = moq_lite::Path::from(name.to_owned());
+/// The name as it is on the wire, where slashes at the ends and doubled ones are left out. What is kept, compared and asked
+/// about is this.
+pub(super) fn normal_name(name: &str) -> String {
+    moq_lite::Path::new(name).as_str().to_owned()
+}
+
+/// The name as it is on the wire, if a program can announce a broadcast under it.
+pub(super) fn valid_name(name: &str) -> Result<String, PublishError> {
+    let path = moq_lite::Path::new(name);
     let invalid = |source| PublishError::Name {
         name: name.to_owned(),
         source,
@@ -573,5 +586,5 @@ pub(super) fn valid_name(name: &str) -> Result<(), PublishError> {
     if path.as_str() == RESERVED_NAME {
         return Err(PublishError::Reserved(name.to_owned()));
     }
-    Ok(())
+    Ok(path.as_str().to_owned())
 }

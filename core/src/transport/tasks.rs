@@ -23,6 +23,12 @@ impl Tasks {
         self.tracker.spawn_on(task, &self.runtime);
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
     /// Waits until all are done. Cancel safe.
     pub(super) async fn finish(&self) {
         self.tracker.close();
