@@ -17,7 +17,7 @@ use crate::{
     endpoint::{BindEndpointError, EndpointConfig},
     subscription::{SubscribeError, SubscriberBuilder, Subscription},
     ticket::{LiveTicket, ParseTicketError},
-    transport::{BroadcastError, CloseCode, Moq, Policy, PublishError, alpns},
+    transport::{BroadcastError, Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_in_env},
 };
 
@@ -204,9 +204,7 @@ impl Live {
                     let builder = self.subscriber(remote, name);
                     return Ok(Subscription::new(builder, session, broadcast));
                 }
-                // The peer had dialled, and needed the session no more. This side does.
-                Err(BroadcastError::Session(end))
-                    if session.is_incoming() && end.code == Some(CloseCode::UNUSED) => {}
+                Err(BroadcastError::Session(_)) if session.was_left_unused() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -444,3 +444,30 @@ async fn a_call_that_is_not_taken_is_declined() {
     let error = error.unwrap_err();
     assert!(matches!(error, CallError::Refused { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_on_a_session_that_the_peer_needs_no_more_is_put_through() {
+    let (caller, called) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    caller.publish("movie", &movie).unwrap();
+    let mut calls = Call::incoming(&called);
+    let watched = soon("movie", called.subscribe(addr(&caller), "movie"))
+        .await
+        .unwrap();
+    let mut sessions = caller.transport().sessions();
+    let there = sessions.wait_for(|sessions| !sessions.is_empty());
+    let first = soon("session", there).await.unwrap()[0].clone();
+    // Nobody picks up before the session that it first comes on is closed.
+    drop(watched);
+    let picking_up = async {
+        let end = first.disconnected().await;
+        assert_eq!(end.code, Some(CloseCode::UNUSED), "{end}");
+        let (theirs, _track) = media("acceptor");
+        calls.next().await.unwrap().accept(theirs).await
+    };
+    let (mine, _track) = media("dialer");
+    let dialing = Call::dial(&caller, addr(&called), mine);
+    let (dialed, accepted) = soon("call", async { tokio::join!(dialing, picking_up) }).await;
+    let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+    assert!(!dialed.has_ended() && !accepted.has_ended());
+}

@@ -4,9 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{addr, live, media, soon};
+use common::{addr, guarded, live, media, soon};
 use iroh_live::{
-    CloseCode, DisconnectReason,
+    CloseCode, DisconnectReason, EncodedFrame, Policy,
     broadcast::{VideoConfig, catalog::VideoCodec},
 };
 
@@ -116,4 +116,55 @@ async fn dropping_the_last_live_closes_its_sessions() {
         assert_eq!(end.code, Some(CloseCode::DONE));
         drop(subscription);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_stays_while_the_peer_watches_what_was_replaced() {
+    let (dialer, other) = (live().await, live().await);
+    let (old, mut track) = media("old");
+    dialer.publish("movie", &old).unwrap();
+    soon("session", dialer.transport().connect(addr(&other)))
+        .await
+        .unwrap();
+    let watching = soon("movie", other.subscribe(addr(&dialer), "movie"))
+        .await
+        .unwrap();
+    let config = VideoConfig::new(VideoCodec::VP8).into();
+    let reading = watching
+        .broadcast()
+        .subscribe("old", &config, Duration::ZERO);
+    let mut reader = soon("a reader", reading).await.unwrap();
+    let mut write = || {
+        let frame = EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true);
+        track.write(frame).unwrap();
+    };
+    write();
+    soon("a frame", reader.next()).await.unwrap().unwrap();
+    let (new, _new_track) = media("new");
+    dialer.publish("movie", &new).unwrap();
+    for _ in 0..60 {
+        write();
+        soon("a frame", reader.next()).await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(watching.session().is_alive());
+    drop(reader);
+    let end = soon("the end", watching.session().disconnected()).await;
+    assert_eq!(end.code, Some(CloseCode::UNUSED));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_may_take_its_time_to_say_what_the_peer_may_watch() {
+    let other = live().await;
+    let dialer = guarded(Policy::authorizer(|_, _| {
+        std::thread::sleep(Duration::from_secs(3));
+        true
+    }))
+    .await;
+    let (movie, _track) = media("movie");
+    dialer.publish("movie", &movie).unwrap();
+    let session = soon("session", dialer.transport().connect(addr(&other)))
+        .await
+        .unwrap();
+    assert!(session.is_alive());
 }

@@ -286,9 +286,15 @@ async fn sessions_can_be_looked_at_before_they_see_anything() {
     assert_eq!(session.unwrap().remote_id(), guest.endpoint().id());
     assert!(subscription.unwrap().session().is_alive());
     assert!(let_in.next().now_or_never().is_some());
-    // With the screen gone they come in by themselves again.
+    // With nobody to look at them they stay outside, until the program says otherwise.
     drop(admission);
     let other = live().await;
+    let refused = soon("refusal", other.transport().connect(addr(&host))).await;
+    assert!(
+        matches!(refused, Err(ConnectError::Refused { .. })),
+        "{refused:?}"
+    );
+    host.transport().admit_everyone();
     soon("session", other.transport().connect(addr(&host)))
         .await
         .unwrap();
@@ -381,10 +387,12 @@ async fn shutting_down_ends_what_is_on_its_way() {
         tokio::join!(&mut dialing, host.shutdown())
     })
     .await;
-    assert!(
-        matches!(told.unwrap_err(), ConnectError::Closed(_)),
-        "the guest was told"
-    );
+    match told.unwrap_err() {
+        ConnectError::Closed(told) => {
+            assert!(told.to_string().contains("shut down"), "{told}");
+        }
+        error => panic!("{error}"),
+    }
     assert!(session.accept().await.is_err());
     assert!(soon("the screen's end", admission.next()).await.is_none());
     // A second time does no harm, and nothing begins afterwards.
@@ -395,6 +403,47 @@ async fn shutting_down_ends_what_is_on_its_way() {
         host.publish("movie", &LocalBroadcast::new()),
         Err(PublishError::Shutdown)
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_sessions_hears_of_the_shutdown() {
+    let host = live().await;
+    let mut incoming = host.transport().incoming();
+    let handle = host.clone();
+    let waiting = tokio::spawn(async move {
+        while incoming.next().await.is_some() {}
+        drop(handle);
+    });
+    soon("shutdown", host.shutdown()).await;
+    soon("the end", waiting).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_that_is_given_up_takes_nothing_from_the_other_side() {
+    // Now and then the dial is faster than the one who gives it up.
+    for _ in 0..50 {
+        let (a, b) = (live().await, live().await);
+        let (movie, _track) = media("movie");
+        a.publish("movie", &movie).unwrap();
+        let mut at_b = b.transport().sessions();
+        let mut dialing = Box::pin(a.transport().connect(addr(&b)));
+        let half_done = tokio::select! {
+            biased;
+            there = at_b.wait_for(|sessions| !sessions.is_empty()) => there.is_ok(),
+            _ = &mut dialing => false,
+        };
+        if !half_done {
+            continue;
+        }
+        // The other side has let this one in, which does not know it yet.
+        let mut watching = Box::pin(b.subscribe(addr(&a), "movie"));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut watching);
+        assert!(early.await.is_err(), "nothing is offered yet");
+        drop(dialing);
+        soon("movie", watching).await.unwrap();
+        return;
+    }
+    panic!("no dial was given up half done");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Live, LocalBroadcast, RemoteBroadcast,
     signals::{NetStats, NetworkSignals},
-    transport::{CloseCode, Disconnect, DisconnectReason, MoqSession},
+    transport::{CloseCode, Disconnect, DisconnectReason, MoqSession, PublishError},
 };
 
 /// A call with one peer, whose encoders follow what the connection carries. Ends when either side closes it or drops it.
@@ -72,8 +72,15 @@ impl Call {
         remote: impl Into<EndpointAddr>,
         local: LocalBroadcast,
     ) -> Result<Self, CallError> {
-        let session = live.transport().connect(remote).await?;
-        Self::join(session, local).await
+        let remote = remote.into();
+        loop {
+            let session = live.transport().connect(remote.clone()).await?;
+            match Self::join(session.clone(), local.clone()).await {
+                Err(CallError::Ended(_) | CallError::Publish(PublishError::Ended))
+                    if session.was_left_unused() => {}
+                joined => return joined,
+            }
+        }
     }
 
     /// Takes a call on a session that a peer began; see [`Moq::incoming`](crate::transport::Moq::incoming).

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Live, LocalBroadcast, RemoteBroadcast,
-    transport::{Moq, MoqSession, NewSessions},
+    transport::{BroadcastError, Moq, MoqSession, NewSessions},
 };
 
 /// The calls that peers make; see [`Call::incoming`]. A [`Stream`] too.
@@ -128,7 +128,18 @@ async fn ring(session: MoqSession, mut last: Option<RemoteBroadcast>) -> Option<
         if let Some(last) = last.take() {
             last.closed().await;
         }
-        let remote = session.resolve(CALL_BROADCAST_NAME).await.ok()?;
+        let remote = match session.resolve(CALL_BROADCAST_NAME).await {
+            Ok(remote) => remote,
+            Err(BroadcastError::Session(_)) => return None,
+            // It offers the branch and has no call there, or has hung up meanwhile. There may be one later.
+            Err(_) => {
+                let offered = session.wait_for_name(|name| name == CALL_BROADCAST_NAME);
+                tokio::select! {
+                    _ = offered => continue,
+                    _ = session.disconnected() => return None,
+                }
+            }
+        };
         if !session.is_alive() {
             // What was offered on it can still be found for a moment.
             return None;
@@ -207,5 +218,49 @@ impl IncomingCall {
 impl Drop for IncomingCall {
     fn drop(&mut self) {
         self.turn_away(Decline::Refuse, "not taken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moq_lite::{Client, Error, Hop, origin, time};
+
+    use super::*;
+    use crate::{
+        endpoint::EndpointConfig,
+        transport::{QuicSession, alpns},
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_caller_that_has_offered_the_branch_before_rings() {
+        let endpoint = EndpointConfig::local().bind().await.unwrap();
+        let called = Live::builder(endpoint).with_router().spawn();
+        let mut calls = Call::incoming(&called);
+        let waiting = tokio::spawn(async move { calls.next().await });
+
+        // A peer that offers all names, as a relay does, and has none of a call.
+        let (origin, driver) = origin::Producer::new(origin::Config::new(Hop::random()));
+        tokio::spawn(time::run(driver));
+        let branch = origin.dynamic("", origin::Route::default()).unwrap();
+        let endpoint = EndpointConfig::local().bind().await.unwrap();
+        let alpn = alpns().next().unwrap();
+        let connecting = endpoint.connect(called.endpoint().addr(), alpn);
+        let quic = QuicSession::new(connecting.await.unwrap());
+        let now = tokio::time::Instant::now().into_std();
+        let client = Client::new().with_publisher(&origin);
+        let (_session, driver) = client.connect(now, quic).await.unwrap();
+        tokio::spawn(time::run(driver));
+        let looked_for = branch.requested_broadcast().await.unwrap();
+        assert_eq!(looked_for.path().as_str(), CALL_BROADCAST_NAME);
+        looked_for.reject(Error::NotFound);
+        // Until it has been heard that there is none.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+
+        let _call = origin
+            .publish(CALL_BROADCAST_NAME, origin::Route::default())
+            .unwrap();
+        let ringing = tokio::time::timeout(std::time::Duration::from_secs(30), waiting);
+        let call = ringing.await.expect("it rings").unwrap().unwrap();
+        assert_eq!(call.remote_id(), endpoint.id());
     }
 }

@@ -103,7 +103,14 @@ async fn dial(
 ) -> Result<Carrier, ConnectError> {
     let connection = reach(&registry.endpoint, &peer.address()).await?;
     let guard = CloseGuard::new(&peer, &connection);
-    let carrier = begin(&registry, &connection, session.origins(), session.span()).await?;
+    let carrier = begin(
+        &registry,
+        &peer,
+        &connection,
+        session.origins(),
+        session.span(),
+    )
+    .await?;
     guard.disarm();
     Ok(carrier)
 }

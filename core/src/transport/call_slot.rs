@@ -31,9 +31,12 @@ impl CallSlot {
         !self.taken.swap(true, Ordering::AcqRel)
     }
 
-    /// Gives it back. The peer's media may take a moment to go.
+    /// Gives it back. The peer's media may take a moment to go: that of this call, or where it was never answered, of the one
+    /// before.
     pub(crate) fn give_back(&self, remote: Option<RemoteBroadcast>) {
-        *lock(&self.last) = remote;
+        if let Some(remote) = remote {
+            *lock(&self.last) = Some(remote);
+        }
         self.taken.store(false, Ordering::Release);
     }
 
@@ -49,5 +52,26 @@ impl CallSlot {
             // Not all peers take it back.
             let _ = tokio::time::timeout(LINGER, remote.closed()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moq_lite::broadcast;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_never_answered_does_not_hide_the_one_before() {
+        let media = broadcast::Info::new().produce();
+        let slot = CallSlot::default();
+        slot.give_back(Some(RemoteBroadcast::new("call".into(), media.consume())));
+        slot.give_back(None);
+        let gone = slot.last_call_gone();
+        tokio::pin!(gone);
+        let early = tokio::time::timeout(LINGER / 2, &mut gone).await;
+        assert!(early.is_err(), "its media is still there");
+        media.close();
+        gone.await;
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn connect(
                     return Ok(session);
                 },
                 dialed = dial(registry, &peer, &address) => if let Some(session) = dialed? {
-                    return session.held().ok_or_else(|| ended(&session));
+                    return Ok(session);
                 },
             }
             tokio::task::yield_now().await;
@@ -43,12 +43,6 @@ pub(super) async fn connect(
         () = registry.stopping.cancelled() => Err(ConnectError::Shutdown),
         session = connecting.instrument(span) => session,
     }
-}
-
-/// What the end of a session means to the one who has just dialled.
-fn ended(session: &MoqSession) -> ConnectError {
-    let reason = session.connection().close_reason();
-    reason.map_or(ConnectError::Shutdown, ConnectError::ended)
 }
 
 /// Dials, and waits until the peer has let this side in. None if another session came first, which is to be used instead.
@@ -63,17 +57,23 @@ async fn dial(
     dial.commit().await;
     let span = session_span(address.id, false);
     let origins = registry.origins(&span);
-    let carrier = begin(registry, &connection, &origins, &span).await?;
+    let carrier = begin(registry, peer, &connection, &origins, &span).await?;
     guard.disarm();
     let session = registry.session(carrier, origins, None);
+    // From here on, as the program is asked what the peer may watch, and may take its time.
+    let held = session.held();
     if !dial.establish(&session) {
         session.abandon("another connection came first");
         return Ok(None);
     }
-    if registry.register(&session, peer) {
-        beside::stay(registry, peer, &session);
-        Ok(Some(session))
-    } else {
-        Err(ConnectError::Shutdown)
+    if !registry.register(&session, peer) {
+        return Err(ConnectError::Shutdown);
     }
+    beside::stay(registry, peer, &session);
+    // One that ends while it is handed out is not handed out.
+    let held = held.filter(MoqSession::is_alive);
+    held.map(Some).ok_or_else(|| {
+        let reason = session.connection().close_reason();
+        reason.map_or(ConnectError::Shutdown, ConnectError::ended)
+    })
 }

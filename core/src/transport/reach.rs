@@ -72,6 +72,7 @@ pub(super) async fn reach(
 /// Begins MoQ on a connection that this side has dialled, and waits until the peer has let this side in.
 pub(super) async fn begin(
     registry: &Arc<Registry>,
+    peer: &Peer,
     connection: &Connection,
     origins: &Origins,
     span: &Span,
@@ -86,9 +87,12 @@ pub(super) async fn begin(
             .connect(now(), quic)
             .await
             .map_err(ConnectError::Handshake)?;
+        // Goes before the session does, which would tell the peer something else.
+        let guard = CloseGuard::new(peer, connection);
         registry.drive(driver, span);
         // Most versions of MoQ let the dialer begin before the peer has said anything. A person may have to decide there.
         answered.await;
+        guard.disarm();
         Ok(moq)
     };
     let moq = tokio::select! {
@@ -132,7 +136,8 @@ impl Drop for CloseGuard<'_> {
         let (code, reason) = if self.peer.is_connected() {
             (CloseCode::SUPERSEDED, &b"another connection is in use"[..])
         } else {
-            (CloseCode::DONE, &b"given up"[..])
+            // The peer may have it as its session already, and need one: it then dials.
+            (CloseCode::UNUSED, &b"given up"[..])
         };
         connection.close(code.into(), reason);
     }
