@@ -23,6 +23,7 @@
 use gst::{glib, prelude::*};
 
 mod caps;
+mod eos;
 mod imp;
 mod keyframes;
 mod latency;

@@ -25,9 +25,12 @@ impl KeyframeRequests {
         due
     }
 
-    /// A key frame came.
-    pub(super) fn answered(&mut self) {
-        self.last = None;
+    /// A frame was published, perhaps after a gap in its group. Returns whether to ask for a key frame.
+    pub(super) fn published(&mut self, gap: bool, now: Instant) -> bool {
+        if !gap {
+            self.last = None;
+        }
+        gap && self.is_due(now)
     }
 }
 
@@ -54,7 +57,10 @@ mod tests {
             .filter(|time| requests.is_due(at(*time)))
             .collect();
         assert_eq!(due, [0, 1023, 2046]);
-        requests.answered();
+        assert!(!requests.published(false, at(2400)));
         assert!(requests.is_due(at(2500)));
+        assert!(!requests.published(false, at(2510)));
+        let due = [2520, 2553, 3519, 3553].map(|time| requests.published(true, at(time)));
+        assert_eq!(due, [true, false, false, true]);
     }
 }

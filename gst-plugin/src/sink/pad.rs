@@ -17,7 +17,7 @@ use iroh_live::{
 };
 
 use super::{
-    caps,
+    caps, eos,
     keyframes::{self, KeyframeRequests},
     latency,
     preroll::Preroll,
@@ -278,7 +278,7 @@ impl Pad {
             }
             gst::EventView::StreamStart(_) => {
                 if self.has_ended() {
-                    self.reopen();
+                    eos::reopen(&self.ghost);
                 }
                 host.pad_begins(self);
                 pass(event)
@@ -298,14 +298,6 @@ impl Pad {
                 passed
             }
             _ => pass(event),
-        }
-    }
-
-    /// Has the pad's elements take data again: a sink that had EOS lets nothing in but a flush.
-    fn reopen(&self) {
-        if let Some(target) = self.ghost.target() {
-            target.send_event(gst::event::FlushStart::new());
-            target.send_event(gst::event::FlushStop::new(false));
         }
     }
 
@@ -429,17 +421,8 @@ impl Pad {
             state.dropped.clone()
         };
         keyframes::request(&self.ghost);
-        gst::element_imp_warning!(
-            host,
-            gst::StreamError::Decode,
-            (
-                "Nothing has come of what flows into pad {} for a while: {}. It is taken as soon as it is in order",
-                self.ghost.name(),
-                reason.as_deref().unwrap_or(
-                    "no frame is found in it; look whether it is what its caps say, or put a parser before the pad"
-                )
-            )
-        );
+        let complaint = stall::complaint(&self.ghost.name(), reason.as_deref());
+        gst::element_imp_warning!(host, gst::StreamError::Decode, ("{complaint}"));
     }
 
     /// Takes a sample of the appsink.
@@ -517,24 +500,16 @@ impl Pad {
     fn written<H: Host>(&self, host: &H, written: Written) -> Flow {
         match written {
             Written::Published | Written::PublishedAfterGap => {
+                let gap = matches!(written, Written::PublishedAfterGap);
                 let (ask, check_latency) = {
                     let mut state = self.state();
-                    let gap = matches!(written, Written::PublishedAfterGap);
-                    let ask = gap && state.keyframes.is_due(Instant::now());
-                    if !gap {
-                        state.keyframes.answered();
-                    }
+                    let ask = state.keyframes.published(gap, Instant::now());
                     state.stall.published();
                     state.dropped = None;
                     let first = !std::mem::replace(&mut state.latency_checked, true);
                     (ask, first)
                 };
                 if ask {
-                    gst::debug!(
-                        CAT,
-                        obj = self.ghost,
-                        "something was lost before a delta frame"
-                    );
                     keyframes::request(&self.ghost);
                 }
                 if check_latency && let Some(complaint) = latency::complaint(&self.ghost) {

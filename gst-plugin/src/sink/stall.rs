@@ -34,6 +34,16 @@ impl Stall {
     }
 }
 
+/// Says of a pad that nothing comes of what flows into it, and why the last frame was dropped.
+pub(super) fn complaint(pad: &str, dropped: Option<&str>) -> String {
+    let reason = dropped.unwrap_or(
+        "no frame is found in it; look whether it is what its caps say, or put a parser before the pad",
+    );
+    format!(
+        "Nothing has come of what flows into pad {pad} for a while: {reason}. It is taken as soon as it is in order"
+    )
+}
+
 /// Says what helps against a stream that nothing can be made of.
 pub(super) fn with_mend(reason: &str) -> String {
     format!("{reason}. Put a parser before the pad, or look at what comes into it")

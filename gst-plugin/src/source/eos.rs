@@ -1,6 +1,11 @@
 //! Whether a pipeline ends that was asked to before any pad was linked.
 
+use std::time::Duration;
+
 use gst::prelude::*;
+
+/// When to look whether a pipeline can end that was asked to before any pad was linked.
+pub(super) const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
 /// A sink of the pipeline that `element` is in, which has not ended and will not: on the way to it is a pad that nothing
 /// feeds, as that of a decodebin3 that had no data, or of an element that waits for a pad of the other kind.

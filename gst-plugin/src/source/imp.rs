@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     category::CAT,
-    eos::stuck_sink,
+    eos::{EMPTY_END_LIMIT, stuck_sink},
     pad_selection::Wanted,
     pads::Pads,
     run::{Observer, Run},
@@ -53,9 +53,6 @@ struct Running {
     task: JoinHandle<()>,
     stopped: CancellationToken,
 }
-
-/// When to look whether a pipeline can end that was asked to before any pad was linked.
-const EMPTY_END_LIMIT: Duration = Duration::from_secs(3);
 
 /**
  * SECTION:element-irohlivesrc
@@ -491,10 +488,9 @@ impl IrohLiveSrc {
 
     /// A run changes what it changes on the notifier's thread, anything else on that of the application.
     fn notify(&self, property: &'static str, run: Option<&CancellationToken>) {
-        if run.is_some() {
-            self.obj().notify(property);
-        } else {
-            self.notifier.notify(&*self.obj(), property);
+        match run {
+            Some(_) => self.obj().notify(property),
+            None => self.notifier.notify(&*self.obj(), property),
         }
     }
 
