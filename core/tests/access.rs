@@ -13,7 +13,7 @@ use std::{
 
 use common::{addr, guarded, live, media, soon, with_key};
 use iroh_live::{
-    CloseCode, DisconnectReason, EncodedFrame, MoqSession, Policy, Subscription,
+    CloseCode, DisconnectReason, EncodedFrame, MoqSession, Policy, RemoteBroadcast,
     broadcast::{
         EncodedReader, LocalTrack, ReadError, StopReason, VideoConfig, catalog::VideoCodec,
     },
@@ -51,9 +51,9 @@ async fn end_while_written(reader: EncodedReader, track: &mut LocalTrack) -> Rea
     }
 }
 
-async fn reader_of(seen: &Subscription, track: &str) -> EncodedReader {
+async fn reader_of(seen: &RemoteBroadcast, track: &str) -> EncodedReader {
     let config = VideoConfig::new(VideoCodec::VP8).into();
-    let reading = seen.broadcast().subscribe(track, &config, Duration::ZERO);
+    let reading = seen.subscribe(track, &config, Duration::ZERO);
     let mut reader = soon("a reader", reading).await.unwrap();
     assert!(soon("a frame", reader.next()).await.unwrap().is_some());
     reader
@@ -277,13 +277,14 @@ async fn what_was_replaced_can_still_be_taken_away() {
         let (old, mut track) = media("old");
         track.write(frame()).unwrap();
         host.publish("film", &old).unwrap();
-        let seen = soon("film", guest.subscribe(addr(&host), "film"))
+        let session = soon("session", guest.transport().connect(addr(&host)))
             .await
             .unwrap();
+        let seen = soon("film", session.subscribe("film")).await.unwrap();
         let reader = reader_of(&seen, "old").await;
         let (new, _new_track) = media("new");
         host.publish("film", &new).unwrap();
-        soon("hidden", seen.broadcast().closed()).await;
+        soon("hidden", seen.closed()).await;
         let wanted = if forbidden {
             allowed.store(false, Ordering::Relaxed);
             moq.enforce_policy();
@@ -297,7 +298,7 @@ async fn what_was_replaced_can_still_be_taken_away() {
             matches!(error, ReadError::Stopped(reason) if reason == wanted),
             "{error:?}"
         );
-        announces(seen.session(), &[]).await;
+        announces(&session, &[]).await;
     }
 }
 
@@ -397,21 +398,21 @@ async fn what_is_published_anew_is_to_be_asked_for_anew() {
     let (host, guest) = (live().await, live().await);
     let (movie, _track) = media("movie");
     host.publish("movie", &movie).unwrap();
+    let session = soon("session", guest.transport().connect(addr(&host)))
+        .await
+        .unwrap();
     let watch = async || {
-        let seen = soon("movie", guest.subscribe(addr(&host), "movie"))
-            .await
-            .unwrap();
-        let mut catalog = soon("catalog", seen.broadcast().catalog()).await.unwrap();
+        let seen = soon("movie", session.subscribe("movie")).await.unwrap();
+        let mut catalog = soon("catalog", seen.catalog()).await.unwrap();
         soon("catalog", catalog.next()).await.unwrap().unwrap();
-        seen
     };
-    let seen = watch().await;
+    watch().await;
     let at_host = host.transport().sessions().borrow()[0].clone();
     soon("asked for", at_host.requested("movie")).await;
     host.transport().unpublish("movie");
-    announces(seen.session(), &[]).await;
+    announces(&session, &[]).await;
     host.publish("movie", &movie).unwrap();
-    announces(seen.session(), &["movie"]).await;
+    announces(&session, &["movie"]).await;
     let again = tokio::time::timeout(Duration::from_millis(300), at_host.requested("movie"));
     assert!(again.await.is_err(), "nobody has asked for it");
     watch().await;

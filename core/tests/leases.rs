@@ -126,13 +126,12 @@ async fn a_session_stays_while_the_peer_watches_what_was_replaced() {
     soon("session", dialer.transport().connect(addr(&other)))
         .await
         .unwrap();
-    let watching = soon("movie", other.subscribe(addr(&dialer), "movie"))
+    let session = soon("session", other.transport().connect(addr(&dialer)))
         .await
         .unwrap();
+    let watching = soon("movie", session.subscribe("movie")).await.unwrap();
     let config = VideoConfig::new(VideoCodec::VP8).into();
-    let reading = watching
-        .broadcast()
-        .subscribe("old", &config, Duration::ZERO);
+    let reading = watching.subscribe("old", &config, Duration::ZERO);
     let mut reader = soon("a reader", reading).await.unwrap();
     let mut write = || {
         let frame = EncodedFrame::new(Duration::from_secs(1), &b"frame"[..], true);
@@ -147,9 +146,9 @@ async fn a_session_stays_while_the_peer_watches_what_was_replaced() {
         soon("a frame", reader.next()).await.unwrap().unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(watching.session().is_alive());
+    assert!(session.is_alive());
     drop(reader);
-    let end = soon("the end", watching.session().disconnected()).await;
+    let end = soon("the end", session.disconnected()).await;
     assert_eq!(end.code, Some(CloseCode::UNUSED));
 }
 
