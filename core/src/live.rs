@@ -25,7 +25,8 @@ use crate::{
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Live media on one endpoint: publish, subscribe. Cheap to clone. When the last clone is dropped, all sessions are closed at
-/// once; [`shutdown`](Self::shutdown) gives them a moment to deliver what was written.
+/// once; [`shutdown`](Self::shutdown) gives them a moment to deliver what was written. A router that the protocols were
+/// [mounted on](Self::register_protocols) counts as a clone for as long as it runs.
 ///
 /// ```no_run
 /// # use iroh_live::{Live, LiveTicket, LocalBroadcast};

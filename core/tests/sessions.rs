@@ -406,6 +406,29 @@ async fn shutting_down_ends_what_is_on_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_blamed_for_an_endpoint_that_the_program_closes() {
+    let (host, guest, other) = (live().await, live().await, live().await);
+    let session = soon("session", guest.transport().connect(addr(&host)))
+        .await
+        .unwrap();
+    let mut admission = other.transport().admission();
+    let dialing = guest.transport().connect(addr(&other));
+    tokio::pin!(dialing);
+    let _waiting = tokio::select! {
+        session = asked(&mut admission) => session,
+        _ = &mut dialing => panic!("nobody let it in"),
+    };
+    let (dialed, ()) = soon("closed", async {
+        tokio::join!(&mut dialing, guest.endpoint().close())
+    })
+    .await;
+    assert!(matches!(dialed, Err(ConnectError::Shutdown)), "{dialed:?}");
+    let end = soon("the end", session.disconnected()).await;
+    assert_eq!(end.reason, DisconnectReason::LocalClose, "{end}");
+    assert!(end.message.contains("endpoint"), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_sessions_hears_of_the_shutdown() {
     let host = live().await;
     let mut incoming = host.transport().incoming();

@@ -133,8 +133,11 @@ impl From<&ConnectionError> for Disconnect {
                 code,
                 message: close_reason(error),
             },
-            // Where this side has not meant to, its QUIC or MoQ found something wrong with what the peer sent.
-            (ConnectionError::LocallyClosed, _) => Self::lost("the peer broke the rules of MoQ"),
+            // Not by way of the session: MoQ has found something wrong with what the peer sent, or the program has closed the
+            // connection itself.
+            (ConnectionError::LocallyClosed, _) => Self::lost(
+                "the peer broke the rules of MoQ, or the program closed the connection below",
+            ),
             (ConnectionError::TimedOut, _) => Self::lost("nothing came from the peer any more"),
             _ => Self::lost(error.to_string()),
         }

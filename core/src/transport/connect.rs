@@ -74,6 +74,7 @@ async fn dial(
     let held = held.filter(MoqSession::is_alive);
     held.map(Some).ok_or_else(|| {
         let reason = session.connection().close_reason();
+        let reason = reason.filter(|_| !registry.is_offline());
         reason.map_or(ConnectError::Shutdown, ConnectError::ended)
     })
 }

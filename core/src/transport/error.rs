@@ -105,6 +105,10 @@ impl ConnectError {
         match close_code_of(&error) {
             Some(CloseCode::REFUSED) => Self::Refused { reason },
             Some(CloseCode::BUSY) => Self::Busy { reason },
+            // Nobody has the connection yet but MoQ, which closes it for what the peer sends.
+            _ if matches!(error, ConnectionError::LocallyClosed) => {
+                Self::Handshake(SessionError::ProtocolViolation.into())
+            }
             _ => Self::Closed(error),
         }
     }

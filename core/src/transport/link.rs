@@ -7,6 +7,8 @@ use iroh::{
     endpoint::{Connection, ConnectionError, WeakConnectionHandle},
 };
 
+use noq_proto::TransportErrorCode;
+
 use super::{
     close::{CloseCode, Disconnect},
     path::PathInfo,
@@ -93,7 +95,14 @@ impl Link {
     /// How it has ended, if it has; `local` is what this side meant by it, if it has closed it.
     pub(super) fn ended(&self, local: Option<&Disconnect>) -> Option<Disconnect> {
         let error = self.connection.close_reason()?;
-        let local = local.filter(|_| matches!(error, ConnectionError::LocallyClosed));
+        let local = local.filter(|_| match &error {
+            ConnectionError::LocallyClosed => true,
+            // What is below it was closed.
+            ConnectionError::TransportError(error) => {
+                error.code == TransportErrorCode::INTERNAL_ERROR
+            }
+            _ => false,
+        });
         Some(local.cloned().unwrap_or_else(|| Disconnect::from(&error)))
     }
 

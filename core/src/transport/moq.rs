@@ -38,7 +38,7 @@ use crate::broadcast::LocalBroadcast;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// The transport: publishes broadcasts to every peer and keeps one session with each. Cheap to clone. When the last clone
-/// is dropped, all sessions are closed at once.
+/// is dropped, all sessions are closed at once; a router that it is mounted on has one.
 #[derive(Clone)]
 pub struct Moq {
     handle: Arc<Handle>,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use iroh::{
     Endpoint, EndpointAddr, TransportAddr,
-    endpoint::{ConnectOptions, Connection},
+    endpoint::{ConnectOptions, Connection, ConnectionError},
 };
 use moq_lite::Client;
 use tokio::time::{Instant, timeout_at};
@@ -95,12 +95,20 @@ pub(super) async fn begin(
         guard.disarm();
         Ok(moq)
     };
+    let ended = |reason| match reason {
+        ConnectionError::LocallyClosed | ConnectionError::TransportError(_)
+            if registry.is_offline() =>
+        {
+            ConnectError::Shutdown
+        }
+        reason => ConnectError::ended(reason),
+    };
     let moq = tokio::select! {
         answered = handshake => answered.map_err(|error| match connection.close_reason() {
-            Some(reason) => ConnectError::ended(reason),
+            Some(reason) => ended(reason),
             None => error,
         })?,
-        error = connection.closed() => return Err(ConnectError::ended(error)),
+        reason = connection.closed() => return Err(ended(reason)),
     };
     Ok(Carrier {
         link: connection.clone().into(),

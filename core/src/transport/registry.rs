@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use iroh::{Endpoint, EndpointId};
 use moq_lite::Hop;
 use tokio::sync::{mpsc, watch};
@@ -120,6 +121,11 @@ impl Registry {
     /// The next number of a connection that comes in.
     pub(super) fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether somebody has closed the endpoint, or is about to, and all connections with it.
+    pub(super) fn is_offline(&self) -> bool {
+        self.endpoint.closed().now_or_never().is_some()
     }
 
     fn published(&self) -> MutexGuard<'_, HashMap<String, Published>> {
@@ -353,13 +359,19 @@ impl Registry {
 
     /// A session that nobody knows of yet, and what the peer's end of it calls itself, if it has said so; see [`register`](Self::register).
     pub(super) fn session(
-        &self,
+        self: &Arc<Self>,
         first: Carrier,
         origins: Origins,
         remote_hop: Option<Hop>,
     ) -> MoqSession {
         let (tasks, ended) = (self.tasks.clone(), self.shutdown.child_token());
-        MoqSession::new(first, origins, remote_hop, tasks, ended)
+        let registry = Arc::downgrade(self);
+        let offline = move || {
+            registry
+                .upgrade()
+                .is_none_or(|registry| registry.is_offline())
+        };
+        MoqSession::new(first, origins, remote_hop, tasks, ended, Box::new(offline))
     }
 
     /// Makes a session that is in use known, and offers it what is published. False, and the session is closed, if the

@@ -67,6 +67,8 @@ struct Inner {
     ended: CancellationToken,
     /// What this side made of it when it ended the session.
     local_end: OnceLock<Disconnect>,
+    /// Whether the endpoint was closed, and the session with it.
+    offline: Box<dyn Fn() -> bool + Send + Sync>,
     leases: Arc<Leases>,
     call: CallSlot,
     /// What is read on it.
@@ -123,6 +125,7 @@ impl MoqSession {
         remote_hop: Option<Hop>,
         tasks: Tasks,
         ended: CancellationToken,
+        offline: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
         let (peer, incoming) = (first.link.remote_id(), first.incoming);
         let span = session_span(peer, incoming);
@@ -147,6 +150,7 @@ impl MoqSession {
             tasks,
             ended,
             local_end: OnceLock::new(),
+            offline,
             leases,
             call: CallSlot::default(),
             readers: Readers::default(),
@@ -383,8 +387,9 @@ impl MoqSession {
 
     /// Waits until the peer offers a broadcast named `name`.
     ///
-    /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. The session is
-    /// kept for as long as anything of the broadcast is. Cancel safe.
+    /// A name that nobody publishes is waited for; put a time limit around it where that is not wanted. A session
+    /// that this side has dialled is kept for as long as anything of the broadcast is; one that the peer has dialled ends
+    /// when the peer needs it no more, which it does while a catalog or a track is read. Cancel safe.
     ///
     /// ```no_run
     /// # use iroh_live::MoqSession;
@@ -510,8 +515,14 @@ impl MoqSession {
     pub async fn disconnected(&self) -> Disconnect {
         let last = self.inner.carriers.ended().await;
         // It has ended.
-        last.ended(self.inner.local_end.get())
+        last.ended(self.local_end().as_ref())
             .unwrap_or_else(|| Disconnect::lost(""))
+    }
+
+    fn local_end(&self) -> Option<Disconnect> {
+        let offline = || Disconnect::local(CloseCode::DONE, "the endpoint was closed");
+        let meant = self.inner.local_end.get().cloned();
+        meant.or_else(|| (self.inner.offline)().then(offline))
     }
 
     /// All that is known of the end, if the session has ended.
@@ -519,7 +530,7 @@ impl MoqSession {
         if self.is_alive() {
             return None;
         }
-        self.link().ended(self.inner.local_end.get())
+        self.link().ended(self.local_end().as_ref())
     }
 
     /// Whether the peer had dialled, and then needed the session no more. Who does need one dials.
