@@ -15,7 +15,6 @@ mod settings;
 mod status;
 mod track;
 mod uri;
-mod watcher;
 
 pub use status::{PathType, Status};
 

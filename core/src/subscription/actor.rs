@@ -178,13 +178,13 @@ impl Actor {
         };
         let task = self.machine.handle(now(), event, rand::random());
         let name = self.target.name.as_str();
-        if let Some(reason) = self.machine.warning() {
-            let peer = self.target.address.id.fmt_short();
-            warn!(%peer, name, "{reason}");
-        }
         if self.machine.take_change() {
             let state = self.machine.state();
-            debug!(name, "{state}");
+            let peer = self.target.address.id.fmt_short();
+            match state {
+                SubscriberState::Lost { is_new: true, .. } => warn!(%peer, name, "{state}"),
+                state => debug!(%peer, name, "{state}"),
+            }
             if task == Some(Task::Stop) {
                 // Whoever sees the state finds what is read in line with it.
                 self.outputs.upstream.send_replace(over(state));

@@ -8,7 +8,11 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{error::Verdict, machine::Event, state::LossReason};
 use crate::{
-    broadcast::{Activity, Catalog, CatalogError, RemoteBroadcast, StopReason, Upstream},
+    broadcast::{
+        Activity, Catalog, CatalogError, Readable, RemoteBroadcast, StopReason, TrackConfig,
+        Upstream,
+        catalog::{AudioCodec, VideoCodec},
+    },
     transport::{Disconnect, MoqSession, WeakMoq},
 };
 
@@ -121,15 +125,19 @@ impl Follower {
     /// end.
     async fn ended(&self, catalog: Option<&Catalog>) -> Event {
         let stopped = Event::Over(Verdict::Again(LossReason::Stopped));
-        let names: Vec<String> = catalog
-            .into_iter()
-            .flat_map(|catalog| {
-                let video = catalog.video.renditions.keys();
-                video.chain(catalog.audio.renditions.keys()).cloned()
-            })
+        // One of an unknown codec nobody waits for.
+        let known = |config: &TrackConfig| match config {
+            TrackConfig::Video(config) => !matches!(config.codec, VideoCodec::Unknown(_)),
+            TrackConfig::Audio(config) => !matches!(config.codec, AudioCodec::Unknown(_)),
+        };
+        let readable = catalog.map(Readable::of).unwrap_or_default();
+        let renditions = readable.renditions.into_iter();
+        let names: Vec<_> = renditions
+            .filter(|rendition| known(&rendition.config))
+            .map(|rendition| rendition.name)
             .collect();
         if names.is_empty() {
-            // The tracks had been taken out of it before.
+            // They had been taken out of it before, or there were none.
             return Event::Ended;
         }
         let (read, unread): (Vec<_>, Vec<_>) = names

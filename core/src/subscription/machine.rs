@@ -181,17 +181,14 @@ impl Machine {
         task
     }
 
-    /// A reason that is to be warned of, if the last event was one: each once an outage.
-    pub(super) fn warning(&mut self) -> Option<LossReason> {
-        let SubscriberState::Lost { reason, .. } = &self.state else {
-            return None;
-        };
-        let outage = &mut self.outage;
-        if outage.reasons.len() >= MAX_REASONS || outage.reasons.contains(reason) {
-            return None;
+    /// Whether this reason is new in this outage; there is a limit to how many are.
+    fn is_new(&mut self, reason: &LossReason) -> bool {
+        let reasons = &mut self.outage.reasons;
+        let new = reasons.len() < MAX_REASONS && !reasons.contains(reason);
+        if new {
+            reasons.push(reason.clone());
         }
-        outage.reasons.push(reason.clone());
-        Some(reason.clone())
+        new
     }
 
     /// The attempt is over.
@@ -214,7 +211,12 @@ impl Machine {
             return self.give_up(now, reason);
         }
         let retry_at = now + self.outage.backoff.next(random);
-        self.set(SubscriberState::Lost { reason, retry_at });
+        let is_new = self.is_new(&reason);
+        self.set(SubscriberState::Lost {
+            reason,
+            retry_at,
+            is_new,
+        });
         Task::Pause
     }
 

@@ -31,6 +31,8 @@ pub enum SubscriberState {
         reason: LossReason,
         /// When it is tried again.
         retry_at: Instant,
+        /// Whether that is to be told to somebody: it is the first time in this outage that this is why.
+        is_new: bool,
     },
     /// The publisher has ended the broadcast. This is final.
     Ended,

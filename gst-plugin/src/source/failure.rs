@@ -1,10 +1,13 @@
-//! Why the way to the broadcast ended, in words for the user.
+//! Why the broadcast is not there, in words for the user.
+
+use std::time::Duration;
 
 use gst::glib;
 use iroh_live::{
-    broadcast::{CatalogError, StopReason},
+    LossReason, SubscribeError,
+    broadcast::CatalogError,
     iroh::EndpointId,
-    transport::{BroadcastError, CloseCode, ConnectError, Disconnect, DisconnectReason},
+    transport::{BroadcastError, ConnectError},
 };
 
 /// What to say to somebody whose publisher may have been started with another key.
@@ -13,8 +16,6 @@ const NEW_TICKET: &str = "A publisher that was started anew may have a new ticke
 const NOTHING: &str = "Nothing of the broadcast can be played";
 
 pub(super) enum Failure {
-    /// To be tried again.
-    Again(glib::Error),
     /// Nothing to be done about it.
     Fatal(glib::Error),
     /// The broadcast is over, and had nothing to play.
@@ -22,63 +23,47 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The publisher did not let this side connect.
-    pub(super) fn connecting(error: &ConnectError, own: EndpointId) -> Self {
-        match error {
-            ConnectError::Refused { .. } => Self::Fatal(glib::Error::new(
-                gst::ResourceError::NotAuthorized,
-                &format!("The publisher refuses this viewer. Ask for access for {own}"),
-            )),
-            ConnectError::WrongIdentity(_) => Self::Again(glib::Error::new(
-                gst::ResourceError::NotFound,
-                &capitalised(&error.to_string()),
-            )),
-            ConnectError::Busy { .. } => Self::Again(glib::Error::new(
-                gst::ResourceError::Busy,
-                &capitalised(&error.to_string()),
-            )),
-            ConnectError::NoAnswer(limit) => {
-                Self::unreachable(&format!("no answer within {} s", limit.as_secs()))
+    /// The publisher does not let this side watch.
+    pub(super) fn refused(error: &SubscribeError, name: &str, own: EndpointId) -> Self {
+        let text = match error {
+            SubscribeError::Connect(ConnectError::Refused { .. }) => {
+                format!("The publisher refuses this viewer. Ask for access for {own}")
             }
-            ConnectError::Unreachable(_) | ConnectError::Connecting(_) => {
-                Self::unreachable(&error.to_string())
-            }
-            error => Self::Again(glib::Error::new(
-                gst::ResourceError::OpenRead,
-                &capitalised(&error.to_string()),
-            )),
-        }
-    }
-
-    pub(super) fn unreachable(reason: &str) -> Self {
-        Self::Again(glib::Error::new(
-            gst::ResourceError::NotFound,
-            &format!(
-                "The publisher cannot be reached: it is switched off, or there is no way to it from this network ({reason}). {NEW_TICKET}"
+            SubscribeError::Broadcast(BroadcastError::NotAllowed(_)) => format!(
+                "The publisher does not let this viewer watch {name:?}. Ask for access for {own}"
             ),
-        ))
+            error => capitalised(&error.to_string()),
+        };
+        Self::Fatal(glib::Error::new(gst::ResourceError::NotAuthorized, &text))
     }
 
-    /// The publisher did not give the broadcast `name`.
-    pub(super) fn subscribing(error: &BroadcastError, name: &str, own: EndpointId) -> Self {
+    /// It cannot be had, or was given up.
+    pub(super) fn failed(error: &SubscribeError, name: &str) -> Self {
         match error {
-            BroadcastError::NotAllowed(_) => Self::Fatal(glib::Error::new(
-                gst::ResourceError::NotAuthorized,
+            SubscribeError::GaveUp { after, reason } => Self::given_up(&lost(reason, name), *after),
+            SubscribeError::Catalog(
+                error @ (CatalogError::NotFound(_) | CatalogError::Malformed(_)),
+            ) => Self::Fatal(glib::Error::new(
+                gst::StreamError::Format,
                 &format!(
-                    "The publisher does not let this viewer watch {name:?}. Ask for access for {own}"
+                    "{}. Ask the publisher what it publishes with",
+                    capitalised(&error.to_string())
                 ),
             )),
-            BroadcastError::NotFound(_) => Self::absent(name),
-            BroadcastError::Session(end) => Self::closed(end),
-            error => Self::lost(&error.to_string()),
+            error => Self::read(&error.to_string()),
         }
     }
 
-    pub(super) fn absent(name: &str) -> Self {
-        Self::Again(glib::Error::new(
-            gst::ResourceError::NotFound,
-            &format!("The publisher has no broadcast named {name:?}"),
-        ))
+    pub(super) fn read(reason: &str) -> Self {
+        let error = glib::Error::new(gst::ResourceError::Read, &capitalised(reason));
+        Self::Fatal(error)
+    }
+
+    /// It was given up for this.
+    pub(super) fn given_up(error: &glib::Error, after: Duration) -> Self {
+        let millis = after.as_millis();
+        let more = format!("Gave up after {millis} ms, as the property timeout says");
+        Self::Fatal(extended(error, &more))
     }
 
     /// The publisher ended the broadcast before there was a track to play, for this reason if there were others.
@@ -92,51 +77,59 @@ impl Failure {
             ),
         })
     }
+}
 
-    pub(super) fn catalog(error: CatalogError) -> Self {
-        match error {
-            CatalogError::Transport(error) => Self::lost(&error.to_string()),
-            CatalogError::Stopped(StopReason::Interrupted) => Self::stopped(),
-            CatalogError::Stopped(StopReason::NotAllowed) => Self::Fatal(glib::Error::new(
-                gst::ResourceError::NotAuthorized,
-                &capitalised(&error.to_string()),
-            )),
-            CatalogError::Stopped(reason) => Self::Again(glib::Error::new(
-                gst::ResourceError::Read,
-                &capitalised(&reason.to_string()),
-            )),
-            error => Self::Fatal(glib::Error::new(
-                gst::StreamError::Format,
-                &format!(
-                    "{}. Ask the publisher what it publishes with",
-                    capitalised(&error.to_string())
-                ),
-            )),
+/// Why the broadcast is not there.
+pub(super) fn lost(reason: &LossReason, name: &str) -> glib::Error {
+    use gst::ResourceError as Code;
+    let cause = || capitalised(&reason.cause());
+    match reason {
+        LossReason::Stopped => glib::Error::new(Code::Read, "The publisher stopped"),
+        LossReason::NotPublished => absent(name),
+        LossReason::Unreachable(_) => {
+            glib::Error::new(Code::NotFound, &format!("{}. {NEW_TICKET}", cause()))
         }
+        LossReason::WrongIdentity => glib::Error::new(Code::NotFound, &cause()),
+        LossReason::Busy(_) => glib::Error::new(Code::Busy, &cause()),
+        LossReason::Failed(_) => glib::Error::new(Code::OpenRead, &cause()),
+        _ => glib::Error::new(Code::Read, &cause()),
     }
+}
 
-    /// The session ended.
-    pub(super) fn closed(end: &Disconnect) -> Self {
-        match (end.reason, end.code) {
-            (DisconnectReason::RemoteClose, Some(CloseCode::DONE)) => Self::stopped(),
-            (DisconnectReason::TransportError, _) => Self::lost(&end.message),
-            _ => Self::lost(&end.to_string()),
-        }
-    }
+pub(super) fn absent(name: &str) -> glib::Error {
+    glib::Error::new(
+        gst::ResourceError::NotFound,
+        &format!("The publisher has no broadcast named {name:?}"),
+    )
+}
 
-    /// The publisher stopped without ending the broadcast.
-    pub(super) fn stopped() -> Self {
-        Self::Again(glib::Error::new(
-            gst::ResourceError::Read,
-            "The publisher stopped",
-        ))
-    }
+/// The publisher has these broadcasts, and not the one that is wanted.
+pub(super) fn waiting(name: &str, published: &[String]) -> glib::Error {
+    let published = match published {
+        [] => "It has none at the moment".to_owned(),
+        names => format!("It has: {}", names.join(", ")),
+    };
+    glib::Error::new(
+        gst::ResourceError::NotFound,
+        &format!(
+            "The publisher is there, but has no broadcast named {name:?}. {published}. Waiting for it to appear"
+        ),
+    )
+}
 
-    pub(super) fn lost(reason: &str) -> Self {
-        Self::Again(glib::Error::new(
-            gst::ResourceError::Read,
-            &format!("The connection to the publisher was lost ({reason})"),
-        ))
+pub(super) fn again(error: &glib::Error) -> glib::Error {
+    extended(error, "Trying again until it is there")
+}
+
+/// The same with these words after it. Every domain of such errors is one of ours.
+fn extended(error: &glib::Error, more: &str) -> glib::Error {
+    let text = format!("{}. {more}", error.message());
+    if let Some(code) = error.kind::<gst::ResourceError>() {
+        glib::Error::new(code, &text)
+    } else if let Some(code) = error.kind::<gst::StreamError>() {
+        glib::Error::new(code, &text)
+    } else {
+        glib::Error::new(gst::ResourceError::Failed, &text)
     }
 }
 
@@ -157,5 +150,20 @@ fn capitalised(text: &str) -> String {
     match chars.next() {
         Some(first) => first.to_uppercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_words_keep_the_code() {
+        let error = again(&lost(&LossReason::Stopped, "stream"));
+        assert!(error.matches(gst::ResourceError::Read));
+        assert_eq!(
+            error.message(),
+            "The publisher stopped. Trying again until it is there"
+        );
     }
 }

@@ -1,25 +1,24 @@
-//! Follows a broadcast to its end: the catalog, the pads, the readers of the tracks.
+//! Follows a broadcast to its end: the way to it, the catalog, the pads, the readers of the tracks.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use gst::{glib, prelude::*};
 use iroh_live::{
-    RemoteBroadcast,
-    broadcast::{Catalog, CatalogError, CatalogWatch},
+    LossReason, RemoteBroadcast, Subscriber, SubscriberState,
+    broadcast::{Catalog, CatalogWatch},
     media::receive::Playable,
     retry::Backoff,
-    transport::MoqSession,
+    transport::PathChanges,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     category::CAT,
-    failure::{Failure, unplayable},
+    failure::{self, Failure, unplayable},
     pad_selection::{limited, warnings},
     reader::{BroadcastState, End, Reading},
     run::{Observer, Run},
@@ -27,11 +26,8 @@ use super::{
     track::Track,
 };
 
-/// After the catalog's end, how long its tracks may still go on.
+/// After the broadcast's end, how long its tracks may still go on.
 const LAST_FRAMES: Duration = Duration::from_secs(5);
-
-/// After the session's end, how long what it brought is still taken in.
-const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// When to look again whether a track has begun anew that is still listed after its end. The transport remembers what it had
 /// for half a minute after it was last looked at: sooner, it would always give that.
@@ -40,70 +36,184 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(31);
 /// After so many attempts in a row without a frame there is a warning. One may be the catalog being a moment behind.
 const MAX_EMPTY_ATTEMPTS: u32 = 2;
 
+/// Watches until the publisher ends the broadcast, or something cannot be mended by trying again.
+pub(super) async fn watch<O: Observer>(run: Arc<Run<O>>) {
+    let mut subscriber = run.live.subscriber_of(&run.ticket);
+    if let Some(limit) = run.timeout {
+        subscriber = subscriber.give_up_after(limit);
+    }
+    let subscriber = subscriber.spawn();
+    // There is one subscriber a run.
+    let _ = run.signals.set(subscriber.signals());
+    run.set_status(Status::Connecting);
+    let watched = Follower::new(run.clone(), subscriber).follow().await;
+    run.observer.set_session(None);
+    match watched {
+        Ok(()) => run.set_status(Status::Ended),
+        Err(Failure::Empty(error)) => {
+            run.set_status(Status::Ended);
+            run.observer.fail(error);
+        }
+        Err(Failure::Fatal(error)) => {
+            run.set_status(Status::Failed);
+            run.observer.fail(error);
+        }
+    }
+}
+
 /// A broadcast that is followed.
-pub(super) struct Follower<O> {
+struct Follower<O> {
     run: Arc<Run<O>>,
-    session: MoqSession,
+    subscriber: Subscriber,
     broadcast: RemoteBroadcast,
     /// As it stands.
     catalog: Option<Catalog>,
+    /// Whether there is something to watch since the broadcast was found last.
+    exposed: bool,
+    /// Since when there is nothing.
+    without: Instant,
+    /// Whether it was said that the publisher has no such broadcast.
+    told_absent: bool,
     readers: Readers,
     retries: HashMap<String, Retry>,
     state: watch::Sender<BroadcastState>,
 }
 
 impl<O: Observer> Follower<O> {
-    pub(super) fn new(run: Arc<Run<O>>, session: MoqSession, broadcast: RemoteBroadcast) -> Self {
+    fn new(run: Arc<Run<O>>, subscriber: Subscriber) -> Self {
         Self {
             run,
-            session,
-            broadcast,
+            broadcast: subscriber.broadcast().clone(),
+            subscriber,
             catalog: None,
+            exposed: false,
+            without: Instant::now(),
+            told_absent: false,
             readers: Readers::default(),
             retries: HashMap::new(),
-            state: watch::Sender::default(),
+            state: watch::Sender::new(BroadcastState::Live(0)),
         }
     }
 
     /// Returns when the publisher has ended the broadcast.
-    pub(super) async fn follow(mut self) -> Result<(), Failure> {
-        let mut catalog = self.broadcast.catalog().await.map_err(Failure::catalog)?;
-        let mut paths = self.session.path_changes();
+    async fn follow(mut self) -> Result<(), Failure> {
+        let mut state = self.subscriber.state();
+        let mut sessions = self.subscriber.sessions();
+        let mut paths: Option<PathChanges> = None;
+        let catalog = self.broadcast.catalog().await;
+        let mut catalog = catalog.map_err(|error| Failure::read(&error.to_string()))?;
         let mut playing = self.run.playing.clone();
-        let session = self.session.clone();
-        let mut closed = pin!(async {
-            let end = session.disconnected().await;
-            // How the broadcast ended may be in what came before.
-            tokio::time::sleep(CLOSE_GRACE).await;
-            end
-        });
         loop {
+            let deadline = self.deadline();
+            let path = async {
+                match &mut paths {
+                    Some(paths) => paths.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                biased;
+                Ok(()) = state.changed() => {
+                    let state = state.borrow_and_update().clone();
+                    self.state_changed(state)?;
+                }
+                Ok(()) = sessions.changed() => {
+                    let session = sessions.borrow_and_update().clone();
+                    self.run.observer.set_session(session.as_ref());
+                    paths = session.map(|session| session.path_changes());
+                }
                 update = catalog.next() => match update {
                     Ok(Some(update)) => {
                         self.catalog = Some(update);
                         self.update().await?;
                     }
                     Ok(None) => break,
-                    Err(error) => return Err(self.failure(error)),
+                    // Why is in the state.
+                    Err(error) => {
+                        self.state_changed(self.subscriber.closed().await)?;
+                        return Err(Failure::read(&error.to_string()));
+                    }
                 },
                 done = self.readers.next() => self.reader_done(done).await?,
                 // While it paused, pads may have had to stay.
                 Ok(()) = playing.changed() => if *playing.borrow_and_update() {
                     self.update().await?;
                 },
-                end = &mut closed => return Err(Failure::closed(&end)),
-                Some(_) = paths.next() => self.run.observer.set_session(Some(&self.session)),
+                Some(_) = path => {
+                    let session = sessions.borrow().clone();
+                    self.run.observer.set_session(session.as_ref());
+                }
+                () = until(deadline) => return Err(self.late()),
             }
         }
         self.last_frames().await
     }
 
-    /// The catalog broke off. If that was the session's end, that says more.
-    fn failure(&self, error: CatalogError) -> Failure {
-        match (error, self.session.ended()) {
-            (CatalogError::Transport(_), Some(end)) => Failure::closed(&end),
-            (error, _) => Failure::catalog(error),
+    /// When to give up a broadcast that is there, as nothing in it can be watched.
+    fn deadline(&self) -> Option<Instant> {
+        let up = self.subscriber.state().borrow().is_up();
+        let limit = self.run.timeout.filter(|_| up && !self.exposed)?;
+        Some(self.without + limit)
+    }
+
+    /// Nothing in the broadcast can be watched, for too long.
+    fn late(&self) -> Failure {
+        let error = match self.run.unplayable() {
+            Some(reason) => unplayable(&reason),
+            None => failure::absent(self.run.ticket.name()),
+        };
+        Failure::given_up(&error, self.without.elapsed())
+    }
+
+    fn state_changed(&mut self, state: SubscriberState) -> Result<(), Failure> {
+        let name = self.run.ticket.name();
+        let own = self.run.live.endpoint().id();
+        if !matches!(state, SubscriberState::Waiting { .. }) {
+            self.told_absent = false;
+        }
+        match state {
+            SubscriberState::Connecting => self.run.set_status(Status::Connecting),
+            SubscriberState::Waiting { published } => {
+                self.run.set_status(Status::Waiting);
+                if let Some(published) = published
+                    && !std::mem::replace(&mut self.told_absent, true)
+                {
+                    let warning = failure::waiting(name, &published);
+                    self.run.warn_once(warning);
+                }
+            }
+            SubscriberState::Up => self.run.set_status(if self.exposed {
+                Status::Connected
+            } else {
+                Status::Waiting
+            }),
+            SubscriberState::Stalled { .. } => self.run.set_status(Status::Stalled),
+            SubscriberState::Lost { reason, is_new, .. } => {
+                self.lost(&reason, is_new);
+            }
+            SubscriberState::Refused(error) => return Err(Failure::refused(&error, name, own)),
+            SubscriberState::Failed(error) => return Err(Failure::failed(&error, name)),
+            // The catalog has the end as well, and what comes before it.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, reason: &LossReason, is_new: bool) {
+        if std::mem::take(&mut self.exposed) {
+            self.without = Instant::now();
+        }
+        self.run.set_unplayable(None);
+        self.run.set_status(Status::Reconnecting);
+        self.state.send_modify(|state| {
+            if let BroadcastState::Live(losses) = state {
+                *losses += 1;
+            }
+        });
+        gst::info!(CAT, "{reason}");
+        if is_new {
+            let error = failure::lost(reason, self.run.ticket.name());
+            self.run.observer.warn(failure::again(&error));
         }
     }
 
@@ -113,36 +223,17 @@ impl<O: Observer> Follower<O> {
         if tracks.is_empty() {
             return Err(Failure::empty(self.run.unplayable()));
         }
-        let is_empty = |catalog: &Catalog| {
-            catalog.video.renditions.is_empty() && catalog.audio.renditions.is_empty()
-        };
-        self.state.send_replace(match &self.catalog {
-            Some(catalog) if is_empty(catalog) => BroadcastState::Emptied,
-            _ => BroadcastState::Ended,
-        });
-        let mut unknown = false;
+        self.state.send_replace(BroadcastState::Ended);
         let last = async {
             while !self.readers.is_empty() {
                 match self.readers.next().await {
-                    Done::Read(track, End::Unavailable(reason)) => {
-                        gst::debug!(CAT, obj = track.ghost, "{reason}");
-                        return Err(Failure::stopped());
-                    }
-                    Done::Read(_, End::Unknown) => unknown = true,
+                    Done::Read(track, End::Finished) => track.end(),
+                    Done::Read(track, end) => gst::debug!(CAT, obj = track.ghost, "{end:?}"),
                     Done::Probed(..) => {}
-                    done => self.reader_done(done).await?,
                 }
             }
-            Ok(())
         };
-        if let Ok(Err(failure)) = tokio::time::timeout(LAST_FRAMES, last).await {
-            return Err(failure);
-        }
-        // Tracks that nobody reads end as the others do. Where there are no others, better wait in vain than leave a
-        // publisher that comes back.
-        if unknown && !tracks.iter().any(|track| track.has_ended()) {
-            return Err(Failure::stopped());
-        }
+        let _ = tokio::time::timeout(LAST_FRAMES, last).await;
         for track in tracks {
             track.end();
         }
@@ -192,11 +283,9 @@ impl<O: Observer> Follower<O> {
     }
 
     /// There is something to watch.
-    fn connected(&self) {
-        if self.run.status() != Status::Connected {
-            if let Some(now) = self.run.observer.running_time() {
-                self.run.clock.reconnected(now);
-            }
+    fn connected(&mut self) {
+        self.exposed = true;
+        if self.run.status() == Status::Waiting {
             self.run.set_status(Status::Connected);
         }
     }
@@ -210,7 +299,6 @@ impl<O: Observer> Follower<O> {
             max_age: self.run.max_age.clone(),
             playing: self.run.playing.clone(),
             state: self.state.subscribe(),
-            flowed: self.run.flowed.clone(),
         };
         let observer = self.run.observer.clone();
         self.readers.start(&track.clone(), async move {
@@ -227,7 +315,7 @@ impl<O: Observer> Follower<O> {
     async fn reader_done(&mut self, done: Done) -> Result<(), Failure> {
         match done {
             Done::Read(track, End::Finished) => track.end(),
-            Done::Read(track, End::Downstream | End::Unknown) => {
+            Done::Read(track, End::Downstream) => {
                 gst::debug!(CAT, obj = track.ghost, "downstream takes no more");
             }
             // Once may be a publisher whose timestamps jumped.
@@ -270,6 +358,13 @@ impl<O: Observer> Follower<O> {
     fn start_after(&mut self, track: Arc<Track>, wait: Duration) {
         let epoch = self.catalog.as_ref().and_then(CatalogWatch::epoch);
         self.start(track, epoch, wait);
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     category::CAT,
     eos::{EMPTY_END_LIMIT, stuck_sink},
+    follow,
     pad_selection::Wanted,
     pads::Pads,
     run::{Observer, Run},
     settings::Settings,
     status::{PathType, Status},
     track::Track,
-    watcher,
 };
 use crate::{
     endpoint::{OpenEndpoint, Role},
@@ -133,7 +133,7 @@ impl ObjectImpl for IrohLiveSrc {
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb(concat!(
-                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, discontinuities. subscriber (this end's id), jitter (ns). Of the way to the publisher: ",
+                        "tracks: a structure with a field for each pad, itself a structure: name, frames, bytes, discontinuities. subscriber (this end's id), jitter (ns), last-frame-age (ns, once there was one). Of the way to the publisher: ",
                         stats::path_fields!()
                     ))
                     .read_only()
@@ -347,12 +347,12 @@ impl IrohLiveSrc {
             max_age: max_age.subscribe(),
             playing: playing.subscribe(),
             timeout: settings.timeout(),
-            flowed: Arc::new(AtomicBool::new(false)),
+            signals: OnceLock::new(),
             progress: Mutex::default(),
         });
         let (watched, cancelled) = (run.clone(), cancel.clone());
         let task = runtime.spawn(async move {
-            cancelled.run_until_cancelled(watcher::watch(watched)).await;
+            cancelled.run_until_cancelled(follow::watch(watched)).await;
         });
         *lock(&self.running) = Some(Running {
             run,
@@ -505,6 +505,10 @@ impl IrohLiveSrc {
             stats = stats
                 .field("jitter", stats::nanos(running.run.clock.jitter()))
                 .field("subscriber", running.run.live.endpoint().id().to_string());
+            let signals = running.run.signals.get();
+            if let Some(age) = signals.and_then(|signals| signals.borrow().last_frame_age) {
+                stats = stats.field("last-frame-age", stats::nanos(age));
+            }
         }
         let session = lock(&self.state).session.clone();
         stats::with_path(stats, session.as_ref()).build()

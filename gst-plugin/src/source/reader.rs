@@ -1,12 +1,6 @@
 //! Reads a track into its pad, for as long as the pipeline plays and the pad is linked.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use iroh_live::{
     RemoteBroadcast,
@@ -34,8 +28,6 @@ pub(super) enum End {
     Malformed(String),
     /// The track, the publisher or the connection is gone.
     Unavailable(String),
-    /// The broadcast is over, the track was not read, and nobody is left to say how it ended.
-    Unknown,
 }
 
 impl From<SubscribeTrackError> for End {
@@ -56,14 +48,12 @@ impl From<ReadError> for End {
     }
 }
 
-/// Whether the broadcast is over, so that only how its tracks ended is still of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How far the broadcast is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BroadcastState {
-    #[default]
-    Live,
-    /// The tracks were taken out of the catalog before.
-    Emptied,
-    /// How each track ended is still to be found out: the publisher may have stopped, and come back.
+    /// It is there, or waited for. Counts how often it was lost.
+    Live(u64),
+    /// The publisher has ended it.
     Ended,
 }
 
@@ -78,16 +68,14 @@ pub(super) struct Reading {
     pub(super) max_age: watch::Receiver<Duration>,
     pub(super) playing: watch::Receiver<bool>,
     pub(super) state: watch::Receiver<BroadcastState>,
-    /// Whether a frame has come.
-    pub(super) flowed: Arc<AtomicBool>,
 }
 
 impl Reading {
-    /// Waits before the track is read, but not beyond the broadcast's end.
+    /// Waits before the track is read, but not beyond the end of the broadcast that it is of.
     pub(super) async fn wait(&mut self, delay: Duration) {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            _ = over(&mut self.state) => {}
+            _ = self.state.changed() => {}
         }
     }
 
@@ -110,10 +98,7 @@ impl Reading {
             let linked = tokio::select! {
                 linked = used => linked,
                 () = removal(&mut removed) => None,
-                state = over(&mut self.state) => return match state {
-                    BroadcastState::Emptied => End::Finished,
-                    _ => self.outcome(track).await,
-                },
+                () = over(&mut self.state) => return End::Finished,
             };
             let Some(linked) = linked else {
                 return End::Downstream;
@@ -163,20 +148,6 @@ impl Reading {
         Ok(false)
     }
 
-    /// How a track ended that is not played.
-    async fn outcome(&self, track: &Track) -> End {
-        let Ok(mut source) = self.subscribe(track).await else {
-            return End::Unknown;
-        };
-        loop {
-            match source.reader.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => return End::Finished,
-                Err(_) => return End::Unknown,
-            }
-        }
-    }
-
     async fn subscribe<'a>(&self, track: &'a Track) -> Result<Source<'a>, End> {
         let Some(config) = track.config() else {
             return Err(End::Downstream);
@@ -188,7 +159,6 @@ impl Reading {
             reader,
             max_age,
             track,
-            flowed: self.flowed.clone(),
         })
     }
 }
@@ -200,10 +170,11 @@ async fn removal(link: &mut watch::Receiver<Link>) {
 }
 
 /// Waits for the broadcast to be over.
-async fn over(state: &mut watch::Receiver<BroadcastState>) -> BroadcastState {
-    let over = state.wait_for(|state| *state != BroadcastState::Live).await;
-    // Nobody is left to say so.
-    over.map_or(BroadcastState::Ended, |state| *state)
+async fn over(state: &mut watch::Receiver<BroadcastState>) {
+    // An error is that nobody is left to say so.
+    let _ = state
+        .wait_for(|state| *state == BroadcastState::Ended)
+        .await;
 }
 
 /// The frames of a track, whose age limit follows the properties.
@@ -211,7 +182,6 @@ struct Source<'a> {
     reader: EncodedReader,
     max_age: watch::Receiver<Duration>,
     track: &'a Track,
-    flowed: Arc<AtomicBool>,
 }
 
 impl FrameSource for Source<'_> {
@@ -231,7 +201,6 @@ impl FrameSource for Source<'_> {
             };
             if let Some(frame) = &frame {
                 self.track.note_read(frame.timestamp);
-                self.flowed.store(true, Ordering::Relaxed);
             }
             return Ok(frame.map(FeedFrame::from));
         }

@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeSet,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use gst::glib;
-use iroh_live::{Live, LiveTicket, media::receive::PlayoutClock, transport::MoqSession};
+use iroh_live::{
+    Live, LiveTicket, NetworkSignals, media::receive::PlayoutClock, transport::MoqSession,
+};
 use tokio::sync::watch;
 
 use super::{pad_selection::Wanted, status::Status, track::Track};
@@ -50,8 +52,8 @@ pub(super) struct Run<O> {
     pub(super) playing: watch::Receiver<bool>,
     /// After how long without the broadcast to give up.
     pub(super) timeout: Option<Duration>,
-    /// Whether a frame has come since this was last cleared.
-    pub(super) flowed: Arc<AtomicBool>,
+    /// What the network is like, once there is a subscription.
+    pub(super) signals: OnceLock<watch::Receiver<NetworkSignals>>,
     pub(super) progress: Mutex<Progress>,
 }
 

@@ -30,6 +30,9 @@ pub enum Status {
     /// An error was posted.
     #[enum_value(name = "Failed", nick = "failed")]
     Failed,
+    /// Media came and has stopped; the connection may still be there.
+    #[enum_value(name = "Connected, and nothing comes any more", nick = "stalled")]
+    Stalled,
 }
 
 /// How the publisher is reached.
