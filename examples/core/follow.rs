@@ -25,6 +25,7 @@ async fn main() -> Result<()> {
         .context("the broadcast has no video")?;
 
     let mut signals = subscription.signals().clone();
+    let mut state = subscription.state();
     let mut watched = None;
     loop {
         tokio::select! {
@@ -36,6 +37,7 @@ async fn main() -> Result<()> {
                     watched = rendition;
                 }
             }
+            Ok(()) = state.changed() => println!("{}", *state.borrow_and_update()),
             changed = signals.changed() => {
                 if changed.is_err() {
                     break;

@@ -20,10 +20,16 @@ async fn main() -> Result<()> {
     let live = Live::from_env().await?.spawn();
     let audio_backend = AudioBackend::default();
     let config = PlaybackConfig::default();
-    let (session, tracks) = live
-        .subscribe_media(ticket.addr().clone(), ticket.name(), &audio_backend, config)
-        .await?;
-    println!("connected to {}", session.remote_id().fmt_short());
+    let subscriber = live.subscriber_of(&ticket).spawn();
+    let mut state = subscriber.state();
+    tokio::spawn(async move {
+        while state.changed().await.is_ok() {
+            println!("{}", *state.borrow_and_update());
+        }
+    });
+    // It waits for the publisher, and what plays goes on when that was away.
+    let playing = subscriber.broadcast().media(&audio_backend, config);
+    let tracks = playing.await?;
 
     let video = tracks
         .video

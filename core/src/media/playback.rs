@@ -34,8 +34,9 @@
 //! next one that is installed; what the network loses is skipped to the next key frame; an audio device that is
 //! unplugged is waited for. None of that ends a track.
 //!
-//! A track ends (`Ok(None)`) when the publisher ends it or the broadcast. When the connection is lost, each track gives an
-//! error: subscribe again, which connects again.
+//! A track ends (`Ok(None)`) when the publisher ends it or the broadcast. What comes from a [`Subscription`] or a
+//! [`Subscriber`](crate::Subscriber) waits when the connection is lost or the publisher stops, and goes on by itself; their state
+//! says how it stands. What comes from a [session](MoqSession::subscribe) gives an error then.
 
 mod branch;
 mod config;
@@ -421,8 +422,8 @@ impl RemoteBroadcast {
 impl Subscription {
     /// Plays picture and sound, with the decoders that are installed.
     ///
-    /// The tracks go on without the subscription, for as long as the session lasts. Waits until there is something to
-    /// play. Cancel safe.
+    /// The tracks go on without the subscription, also when the connection was lost or the publisher has come back. Waits
+    /// until there is something to play. Cancel safe.
     ///
     /// # Errors
     /// See [`MediaError`].

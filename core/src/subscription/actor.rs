@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     broadcast::{Activity, Incarnation, RemoteBroadcast, Upstream, UpstreamError},
-    signals::{NetSnapshot, NetStats, NetworkSignals},
+    signals::{INTERVAL, NetSnapshot, NetStats, NetworkSignals},
     transport::{MoqSession, WeakMoq},
 };
 
-/// How often it is looked whether media comes.
+/// How often it is looked whether media comes: half of [`INTERVAL`].
 const TICK: Duration = Duration::from_millis(100);
 
 /// While the broadcast is waited for, how often it is looked what the publisher has instead. At once it may not have said all.
@@ -64,6 +64,8 @@ pub(super) struct Actor {
     /// When the last frame came that is known of.
     last_frame: Option<Instant>,
     looked_around: Option<Instant>,
+    /// Since it was measured last.
+    ticks: u32,
 }
 
 /// What is measured of the session.
@@ -108,6 +110,7 @@ impl Actor {
             measured: None,
             last_frame: None,
             looked_around: None,
+            ticks: 0,
         }
     }
 
@@ -274,7 +277,11 @@ impl Actor {
 
     /// Looks whether media comes, and what the network is like.
     fn look(&mut self) -> Option<Event> {
-        self.measure();
+        self.ticks = self.ticks.wrapping_add(1);
+        if TICK * self.ticks >= INTERVAL {
+            self.ticks = 0;
+            self.measure();
+        }
         let now = now();
         if let SubscriberState::Waiting { published } = self.machine.state() {
             let session = self.session.as_ref()?;

@@ -146,7 +146,7 @@ impl Subscriber {
         self.session.clone()
     }
 
-    /// The state of the network, of whichever session is used, and how old the last frame is; every 100 ms.
+    /// The state of the network, of whichever session is used, and how old the last frame is; every 200 ms.
     pub fn signals(&self) -> watch::Receiver<NetworkSignals> {
         self.signals.clone()
     }

@@ -111,6 +111,38 @@ fn options_in_the_ticket_set_properties_and_unknown_ones_are_spoken_of() {
 }
 
 #[test]
+fn media_that_stops_is_a_status_and_how_old_the_last_frame_is_a_statistic() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK"));
+    let viewer = Viewer::start(&publisher.ticket());
+    viewer.wait_frames("video_0", 30);
+    let pad = &publisher.sink.sink_pads()[0];
+    let block = pad
+        .add_probe(gst::PadProbeType::BUFFER, |_, _| gst::PadProbeReturn::Drop)
+        .expect("a probe can be added");
+    viewer.wait_status("stalled");
+    viewer.pipe.wait("a second without a frame", || {
+        let stats = viewer.src.property::<gst::Structure>("stats");
+        let age = stats.get::<u64>("last-frame-age").ok()?;
+        (age > 1_000_000_000).then_some(())
+    });
+    pad.remove_probe(block);
+    viewer.wait_status("connected");
+    viewer.wait_more_frames("video_0", 10);
+    assert!(
+        !viewer
+            .statuses()
+            .iter()
+            .any(|status| status == "reconnecting")
+    );
+    assert!(
+        viewer.pipe.warnings().is_empty(),
+        "{:?}",
+        viewer.pipe.warnings()
+    );
+}
+
+#[test]
 fn without_a_connection_there_is_no_path() {
     let _test = start();
     let publisher = publisher_at(62, &format!("{VIDEO} ! SINK"));
