@@ -11,7 +11,7 @@ use iroh::{
     endpoint::{BindError, BindOpts, Builder, InvalidSocketAddr, presets},
 };
 
-use crate::transport::quic_config;
+use crate::transport::{Limits, quic_config_with};
 
 /// How often a port that is taken is tried, and how long to wait in between.
 const BIND_ATTEMPTS: u32 = 11;
@@ -54,6 +54,9 @@ pub struct EndpointConfig {
     /// The port to listen on at all addresses, of IPv4 and, where the machine has it, of IPv6. [`bind`](Self::bind) goes
     /// before it.
     pub port: Option<u16>,
+    /// What a peer can make this side keep, of what QUIC limits. Give the same to
+    /// [`LiveBuilder::limits`](crate::LiveBuilder::limits).
+    pub limits: Limits,
 }
 
 impl Default for EndpointConfig {
@@ -67,6 +70,7 @@ impl Default for EndpointConfig {
             },
             bind: None,
             port: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -104,7 +108,7 @@ impl EndpointConfig {
         }
     }
 
-    /// Opens the sockets. The endpoint has the [`quic_config`] that live media wants; give it to
+    /// Opens the sockets. The endpoint has the [`quic_config`](crate::transport::quic_config) that live media wants; give it to
     /// [`Live::builder`](crate::Live::builder).
     ///
     /// A port that is taken is tried again for a second: an endpoint that was closed a moment ago, as by a program that
@@ -133,7 +137,7 @@ impl EndpointConfig {
 
     async fn open(self) -> Result<Endpoint, BindEndpointError> {
         let mut builder = Builder::new(presets::Minimal)
-            .transport_config(quic_config())
+            .transport_config(quic_config_with(&self.limits))
             .dns_resolver(crate::dns::resolver());
         if self.lookup.dns {
             builder = builder.preset(presets::N0);

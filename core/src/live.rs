@@ -17,7 +17,7 @@ use crate::{
     endpoint::{BindEndpointError, EndpointConfig},
     subscription::{SubscribeError, SubscriberBuilder, Subscription},
     ticket::{LiveTicket, ParseTicketError},
-    transport::{BroadcastError, Moq, Policy, PublishError, alpns},
+    transport::{BroadcastError, Limits, Moq, Policy, PublishError, alpns},
     util::{SecretKeyError, secret_key_in_env},
 };
 
@@ -71,6 +71,7 @@ pub struct TicketWatcher {
 pub struct LiveBuilder {
     endpoint: Endpoint,
     policy: Policy,
+    limits: Limits,
     router: bool,
     gossip: GossipChoice,
     online_timeout: Duration,
@@ -120,6 +121,7 @@ impl Live {
         LiveBuilder {
             endpoint,
             policy: Policy::default(),
+            limits: Limits::default(),
             router: false,
             gossip: GossipChoice::None,
             online_timeout: ONLINE_TIMEOUT,
@@ -129,7 +131,8 @@ impl Live {
     /// Mounts the protocols on a router beside others. For a [`Live`] that was made without
     /// [`with_router`](LiveBuilder::with_router).
     ///
-    /// A gossip instance that was made elsewhere is left to whoever made it.
+    /// A gossip instance that was made elsewhere is left to whoever made it. The router has no limit on connections that
+    /// begin and go no further, unless it is given [`Moq::incoming_filter`].
     ///
     /// ```no_run
     /// # use iroh_live::{Live, iroh::{Endpoint, protocol::{ProtocolHandler, Router}}};
@@ -315,6 +318,13 @@ impl LiveBuilder {
         self
     }
 
+    /// What a peer can make this side keep, instead of the usual [`Limits`]. Give the same to the
+    /// [`EndpointConfig`] that the endpoint is made with.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// How long the first ticket waits for a relay, instead of two seconds.
     ///
     /// An endpoint does not say whether it has any relays: where it has none, make this zero.
@@ -339,7 +349,7 @@ impl LiveBuilder {
 
     /// Starts. Must be called in a tokio runtime.
     pub fn spawn(self) -> Live {
-        let moq = Moq::with_policy(self.endpoint.clone(), self.policy);
+        let moq = Moq::with_limits(self.endpoint.clone(), self.policy, self.limits);
         let (gossip, own_gossip) = match self.gossip {
             GossipChoice::None => (None, false),
             GossipChoice::Own => (Some(Gossip::builder().spawn(self.endpoint.clone())), true),
@@ -354,7 +364,8 @@ impl LiveBuilder {
             online_timeout: self.online_timeout,
         };
         if self.router {
-            let router = Router::builder(live.endpoint.clone());
+            let router =
+                Router::builder(live.endpoint.clone()).incoming_filter(live.moq.incoming_filter());
             live.router = Some(live.register_protocols(router).spawn());
         }
         live

@@ -11,6 +11,8 @@ mod connect;
 mod error;
 mod grant;
 mod grants;
+mod limiter;
+mod limits;
 mod link;
 mod liveness;
 mod moq;
@@ -18,6 +20,7 @@ mod path;
 mod peer;
 mod policy;
 mod quic;
+mod quota;
 mod reach;
 mod registry;
 mod session;
@@ -33,6 +36,7 @@ pub(crate) use call_slot::RESERVED_NAME;
 pub use close::{CloseCode, Disconnect, DisconnectReason};
 pub use error::{AcceptSessionError, BroadcastError, ConnectError, PublishError};
 use iroh::endpoint::QuicTransportConfig;
+pub use limits::{Limit, Limits};
 pub(crate) use link::Link;
 pub(crate) use moq::WeakMoq;
 pub use moq::{Moq, NewSessions};
@@ -46,9 +50,6 @@ pub use session::MoqSession;
 pub fn alpns() -> impl Iterator<Item = &'static [u8]> {
     moq_lite::ALPNS.iter().map(|alpn| alpn.as_bytes())
 }
-
-/// MoQ opens a stream for each group; audio has one a packet, and every track of every broadcast counts.
-const MAX_STREAMS: u32 = 10_000;
 
 /// How long a peer may be silent before it counts as gone.
 ///
@@ -87,9 +88,15 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// | 20 ms, at most 4 Mbit/s | 41, 166 | 0 | 50, 279 | 0.2 % |
 /// | 20 ms, at most 2 Mbit/s | 633, 916 | 24 % | 572, 996 | 28 % |
 pub fn quic_config() -> QuicTransportConfig {
+    quic_config_with(&Limits::default())
+}
+
+/// The same, with other limits than the usual ones.
+pub fn quic_config_with(limits: &Limits) -> QuicTransportConfig {
     QuicTransportConfig::builder()
-        .max_concurrent_bidi_streams(MAX_STREAMS.into())
-        .max_concurrent_uni_streams(MAX_STREAMS.into())
+        .max_concurrent_bidi_streams(limits.request_streams.into())
+        .max_concurrent_uni_streams(limits.group_streams.into())
+        .receive_window(limits.receive_window.into())
         .initial_rtt(INITIAL_RTT)
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())
         .keep_alive_interval(KEEP_ALIVE)

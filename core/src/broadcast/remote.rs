@@ -13,6 +13,7 @@ pub use reader::{EncodedReader, TrackStats};
 
 use self::reader::TrackRequest;
 use super::{
+    catalog_reader::CatalogGuard,
     readers::{ReaderShare, Readers},
     rendition::Rendition,
     track::TrackConfig,
@@ -59,6 +60,7 @@ impl RemoteBroadcast {
                 readers: Readers::default(),
                 lease: None,
                 catalog: None,
+                catalog_guard: CatalogGuard::default(),
             }),
         )
     }
@@ -89,6 +91,14 @@ impl RemoteBroadcast {
     pub(crate) fn with_readers(mut self, readers: Readers) -> Self {
         if let Source::One(incarnation) = &mut self.source {
             incarnation.readers = readers;
+        }
+        self
+    }
+
+    /// The same, with what its catalog may be.
+    pub(crate) fn with_catalog_guard(mut self, guard: CatalogGuard) -> Self {
+        if let Source::One(incarnation) = &mut self.source {
+            incarnation.catalog_guard = guard;
         }
         self
     }

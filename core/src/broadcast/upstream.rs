@@ -6,7 +6,10 @@ use moq_lite::broadcast;
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
-use super::{activity::Activity, extension::Catalog, readers::Readers, stop::StopReason};
+use super::{
+    activity::Activity, catalog_reader::CatalogGuard, extension::Catalog, readers::Readers,
+    stop::StopReason,
+};
 use crate::lease::Lease;
 
 /// What a peer says that it can deliver to us at the moment, bits per second, where it says so.
@@ -26,6 +29,8 @@ pub(crate) struct Incarnation {
     pub(crate) readers: Readers,
     /// As it stands, where somebody follows it for all that read.
     pub(crate) catalog: Option<Arc<Catalog>>,
+    /// What it may be.
+    pub(crate) catalog_guard: CatalogGuard,
 }
 
 /// What there is to read from.

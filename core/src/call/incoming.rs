@@ -245,7 +245,7 @@ mod tests {
         let endpoint = EndpointConfig::local().bind().await.unwrap();
         let alpn = alpns().next().unwrap();
         let connecting = endpoint.connect(called.endpoint().addr(), alpn);
-        let quic = QuicSession::new(connecting.await.unwrap());
+        let quic = QuicSession::of(connecting.await.unwrap());
         let now = tokio::time::Instant::now().into_std();
         let client = Client::new().with_publisher(&origin);
         let (_session, driver) = client.connect(now, quic).await.unwrap();

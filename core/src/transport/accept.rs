@@ -13,6 +13,7 @@ use super::{
     carriers::Carrier,
     close::CloseCode,
     error::AcceptSessionError,
+    limits::Limit,
     lock, now,
     peer::Turn,
     quic::QuicSession,
@@ -37,6 +38,10 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
         connection.close(CloseCode::REFUSED.into(), b"not allowed");
         return;
     }
+    let evict = |reason: &str| registry.evict(reason);
+    let Some(place) = registry.limiter.enter(&connection, evict).await else {
+        return;
+    };
     let mut pending = None;
     let outcome = tokio::select! {
         outcome = enter(registry, &connection, &mut pending) => outcome,
@@ -55,6 +60,8 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
         pending.resolve(outcome);
     }
     connection.closed().await;
+    drop(connection);
+    place.leave().await;
 }
 
 async fn enter(
@@ -64,7 +71,8 @@ async fn enter(
 ) -> Result<MoqSession, AcceptSessionError> {
     let number = registry.next_connection();
     let peer = registry.peer(connection.remote_id());
-    let quic = QuicSession::new(connection.clone());
+    let guard = registry.limiter.guard(connection.clone());
+    let quic = QuicSession::new(guard.clone());
     let server = Server::new();
     let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
     let hop = handshake.peer_hop();
@@ -80,8 +88,13 @@ async fn enter(
     };
     if let Some(asked) = asked {
         let asked = pending.insert(asked);
+        let limit = registry.limiter.limits().admission;
         let decision = tokio::select! {
             decision = asked.decision() => decision,
+            () = tokio::time::sleep(limit) => {
+                guard.exceed(Limit::Admission);
+                return Err(AcceptSessionError::Gone(connection.closed().await));
+            }
             () = peer.wanted() => Decision::Accept,
         };
         if let Decision::Reject { code, reason } = decision {
@@ -107,12 +120,8 @@ async fn enter(
         // The peer left while it was decided about; what was written to it has gone nowhere.
         return Err(AcceptSessionError::Gone(gone));
     }
-    registry.drive(driver, &span);
-    let carrier = Carrier {
-        link: connection.clone().into(),
-        moq,
-        incoming: true,
-    };
+    registry.drive_session(driver, &guard, &origins, &span);
+    let carrier = Carrier::new(guard, moq, true);
     if let Turn::Join(session) = turn {
         let link = carrier.link.clone();
         if !session.join(carrier) {

@@ -6,7 +6,12 @@ use futures_util::Stream;
 use moq_lite::{bandwidth, goaway::Goaway};
 use tokio::sync::watch;
 
-use super::{close::CloseCode, link::Link};
+use super::{
+    close::CloseCode,
+    limits::{Limit, LimitGuard},
+    link::Link,
+};
+use crate::broadcast::CatalogGuard;
 
 /// How many links a session may have. A peer that makes more loses the oldest ones.
 const MAX_LINKS: usize = 3;
@@ -18,9 +23,20 @@ pub(super) struct Carrier {
     pub(super) moq: moq_lite::Session,
     /// The peer has dialled it.
     pub(super) incoming: bool,
+    /// Holds it to the limits.
+    pub(super) guard: Arc<LimitGuard>,
 }
 
 impl Carrier {
+    pub(super) fn new(guard: Arc<LimitGuard>, moq: moq_lite::Session, incoming: bool) -> Self {
+        Self {
+            link: Link::new(guard.connection().clone(), guard.exceeded()),
+            moq,
+            incoming,
+            guard,
+        }
+    }
+
     /// What the peer says that it can send, bits per second.
     pub(super) fn peer_rate(&self) -> Option<u64> {
         let rate: Option<bandwidth::Consumer> = self.moq.recv_bandwidth();
@@ -98,6 +114,19 @@ impl Carriers {
             }
             others
         });
+    }
+
+    /// What catalogs of the peer may be.
+    pub(super) fn catalog_guard(self: &Arc<Self>) -> CatalogGuard {
+        let carriers = Arc::downgrade(self);
+        CatalogGuard {
+            limits: self.current().guard.limits.catalog,
+            exceeded: Some(Arc::new(move || {
+                for carrier in carriers.upgrade().iter().flat_map(|it| it.all()) {
+                    carrier.guard.exceed(Limit::Catalog);
+                }
+            })),
+        }
     }
 
     /// Ends all. None can be added from then on.

@@ -20,6 +20,8 @@ impl CloseCode {
     pub const BUSY: Self = Self(0x101);
     /// Another connection between the same two peers is used instead of this one.
     pub const SUPERSEDED: Self = Self(0x102);
+    /// The peer has gone over one of the [`Limits`](super::Limits).
+    pub const LIMIT: Self = Self(0x104);
     /// The side that dialled needs the session no more.
     pub const UNUSED: Self = Self(0x103);
 

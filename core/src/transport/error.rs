@@ -67,6 +67,12 @@ pub enum ConnectError {
         /// What the peer says to it; may be empty.
         reason: String,
     },
+    /// The peer takes no more connections for now, or no more of this side.
+    #[error("the peer takes no more connections{}: try again later", because(.reason))]
+    Full {
+        /// What the peer says to it; may be empty.
+        reason: String,
+    },
     /// The peer took the connection, and closed it instead of answering.
     #[error("the peer closed the connection instead of answering: {0}")]
     Closed(#[source] ConnectionError),
@@ -95,6 +101,12 @@ impl ConnectError {
                 source: ConnectionError::TransportError(cause),
                 ..
             } if cause.code == TransportErrorCode::crypto(UNKNOWN_CA) => Self::WrongIdentity(error),
+            ConnectingError::ConnectionError {
+                source: ConnectionError::ConnectionClosed(close),
+                ..
+            } if close.error_code == TransportErrorCode::CONNECTION_REFUSED => Self::Full {
+                reason: String::new(),
+            },
             _ => Self::Connecting(error),
         }
     }
@@ -105,6 +117,7 @@ impl ConnectError {
         match close_code_of(&error) {
             Some(CloseCode::REFUSED) => Self::Refused { reason },
             Some(CloseCode::BUSY) => Self::Busy { reason },
+            Some(CloseCode::LIMIT) => Self::Full { reason },
             // Nobody has the connection yet but MoQ, which closes it for what the peer sends.
             _ if matches!(error, ConnectionError::LocallyClosed) => {
                 Self::Handshake(SessionError::ProtocolViolation.into())

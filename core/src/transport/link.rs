@@ -1,6 +1,9 @@
 //! What carries a session: an iroh connection. A session may have several, one after the other or side by side.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use iroh::{
     EndpointId,
@@ -11,6 +14,7 @@ use noq_proto::TransportErrorCode;
 
 use super::{
     close::{CloseCode, Disconnect},
+    limits::Limit,
     path::PathInfo,
 };
 
@@ -18,11 +22,13 @@ use super::{
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     connection: Connection,
+    /// The limit that the peer was closed for.
+    exceeded: Arc<OnceLock<Limit>>,
 }
 
 /// A link that is not kept open.
 #[derive(Debug, Clone)]
-pub(crate) struct WeakLink(WeakConnectionHandle);
+pub(crate) struct WeakLink(WeakConnectionHandle, Arc<OnceLock<Limit>>);
 
 /// What has gone over a link so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,17 +51,29 @@ impl WeakLink {
     /// The link, if somebody keeps it open.
     pub(crate) fn upgrade(&self) -> Option<Link> {
         let connection = self.0.upgrade()?;
-        Some(Link { connection })
+        let exceeded = self.1.clone();
+        Some(Link {
+            connection,
+            exceeded,
+        })
     }
 }
 
 impl From<Connection> for Link {
     fn from(connection: Connection) -> Self {
-        Self { connection }
+        Self::new(connection, Arc::default())
     }
 }
 
 impl Link {
+    /// `exceeded` is where it is said which limit the peer was closed for.
+    pub(super) fn new(connection: Connection, exceeded: Arc<OnceLock<Limit>>) -> Self {
+        Self {
+            connection,
+            exceeded,
+        }
+    }
+
     /// The peer, who has proven who it is.
     pub(crate) fn remote_id(&self) -> EndpointId {
         self.connection.remote_id()
@@ -72,7 +90,7 @@ impl Link {
     }
 
     pub(crate) fn weak(&self) -> WeakLink {
-        WeakLink(self.connection.weak_handle())
+        WeakLink(self.connection.weak_handle(), self.exceeded.clone())
     }
 
     /// Whether it has not ended yet.
@@ -95,6 +113,10 @@ impl Link {
     /// How it has ended, if it has; `local` is what this side meant by it, if it has closed it.
     pub(super) fn ended(&self, local: Option<&Disconnect>) -> Option<Disconnect> {
         let error = self.connection.close_reason()?;
+        let exceeded = self.exceeded.get();
+        let exceeded =
+            exceeded.map(|limit| Disconnect::local(CloseCode::LIMIT, &limit.to_string()));
+        let local = exceeded.or(local.cloned());
         let local = local.filter(|_| match &error {
             ConnectionError::LocallyClosed => true,
             // What is below it was closed.
@@ -103,7 +125,7 @@ impl Link {
             }
             _ => false,
         });
-        Some(local.cloned().unwrap_or_else(|| Disconnect::from(&error)))
+        Some(local.unwrap_or_else(|| Disconnect::from(&error)))
     }
 
     /// How the peer is reached at the moment.

@@ -1,6 +1,7 @@
 //! The sessions with all peers.
 
 use std::{
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Weak},
@@ -11,8 +12,8 @@ use std::{
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use iroh::{
     Endpoint, EndpointAddr, EndpointId,
-    endpoint::Connection,
-    protocol::{AcceptError, ProtocolHandler},
+    endpoint::{Accepting, Connection},
+    protocol::{AcceptError, IncomingFilter, ProtocolHandler},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -27,6 +28,7 @@ use super::{
     close::CloseCode,
     connect,
     error::{ConnectError, PublishError},
+    limits::{Limit, Limits},
     lock,
     policy::Policy,
     registry::Registry,
@@ -74,11 +76,29 @@ impl Moq {
 
     /// The same, with a say in who may connect and who may watch what.
     pub fn with_policy(endpoint: Endpoint, policy: Policy) -> Self {
+        Self::with_limits(endpoint, policy, Limits::default())
+    }
+
+    /// The same, with other limits on what a peer can make this side keep. Of those that are QUIC's the endpoint has its
+    /// own, see [`quic_config_with`](super::quic_config_with).
+    pub fn with_limits(endpoint: Endpoint, policy: Policy, limits: Limits) -> Self {
         Self {
             handle: Arc::new(Handle {
-                registry: Registry::new(endpoint, policy),
+                registry: Registry::new(endpoint, policy, limits),
             }),
         }
+    }
+
+    /// How often peers went over each of the [`Limits`], since this transport was made.
+    pub fn limits_exceeded(&self) -> BTreeMap<Limit, u64> {
+        self.registry().limiter.counts()
+    }
+
+    /// For the router that this is mounted on: limits connections that begin and go no further, also those of other
+    /// protocols. [`LiveBuilder::with_router`](crate::LiveBuilder::with_router) does it by itself.
+    pub fn incoming_filter(&self) -> IncomingFilter {
+        let limiter = self.registry().limiter.clone();
+        Arc::new(move |incoming| limiter.filter(incoming))
     }
 
     pub(super) fn registry(&self) -> &Arc<Registry> {
@@ -260,6 +280,14 @@ impl WeakMoq {
 }
 
 impl ProtocolHandler for Moq {
+    async fn on_accepting(&self, accepting: Accepting) -> Result<Connection, AcceptError> {
+        let limiter = self.registry().limiter.clone();
+        let address = accepting.remote_addr();
+        let accepted = accepting.await;
+        limiter.handshake_over(address);
+        Ok(accepted?)
+    }
+
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
         let span = session_span(connection.remote_id(), true);
         let accepting = accept::accept(self.registry(), connection).instrument(span);

@@ -139,7 +139,8 @@ impl PathChanges {
     /// Those of each connection until the next one comes.
     pub(super) fn over(connections: impl Stream<Item = Connection> + Send + 'static) -> Self {
         Self {
-            connections: connections.boxed(),
+            // Its end may be asked for again.
+            connections: connections.fuse().boxed(),
             watched: None,
             last: None,
         }

@@ -8,11 +8,12 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use iroh::endpoint::{
     Connection, ConnectionError, ReadError, RecvStream as QuicRecv, SendDatagramError,
     SendStream as QuicSend, VarInt, WriteError,
@@ -22,6 +23,21 @@ use moq_lite::{
     web_transport_trait::{Error, Stats, poll},
 };
 use tokio_util::sync::CancellationToken;
+
+use super::limits::LimitGuard;
+
+/// How much a buffer that grows has collected: what MoQ reads into one is a message that is not whole yet. None for a
+/// buffer of a fixed size.
+fn collected(buf: &impl BufMut) -> Option<usize> {
+    let empty = BytesMut::new().remaining_mut();
+    let collected = empty.checked_sub(buf.remaining_mut())?;
+    (collected < empty / 2).then_some(collected)
+}
+
+/// What ends a stream that is needed no more, without anything being wrong.
+fn cancel() -> u32 {
+    StreamError::Cancel.to_code()
+}
 
 type Slot<T> = Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>;
 
@@ -98,6 +114,7 @@ impl From<ReadError> for QuicError {
 /// One handle on a connection. A clone has pending operations of its own, as the poll contract asks.
 pub(crate) struct QuicSession {
     connection: Connection,
+    guard: Arc<LimitGuard>,
     alpn: Option<String>,
     /// Cancelled when the peer has said anything on a stream: it has taken the session.
     answered: CancellationToken,
@@ -110,8 +127,14 @@ pub(crate) struct QuicSession {
 }
 
 impl QuicSession {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self::with(connection, CancellationToken::new())
+    pub(super) fn new(guard: Arc<LimitGuard>) -> Self {
+        Self::with(guard, CancellationToken::new())
+    }
+
+    /// A session of a test, held to the usual limits.
+    #[cfg(test)]
+    pub(crate) fn of(connection: Connection) -> Self {
+        Self::new(LimitGuard::new(connection, Arc::default(), Arc::default()))
     }
 
     /// Waits until the peer has said anything on a stream. Many versions of MoQ let the dialer begin before that.
@@ -119,11 +142,13 @@ impl QuicSession {
         self.answered.clone().cancelled_owned()
     }
 
-    fn with(connection: Connection, answered: CancellationToken) -> Self {
+    fn with(guard: Arc<LimitGuard>, answered: CancellationToken) -> Self {
+        let connection = guard.connection().clone();
         Self {
             alpn: String::from_utf8(connection.alpn().to_vec()).ok(),
             answered,
             connection,
+            guard,
             accept_uni: None,
             accept_bi: None,
             open_uni: None,
@@ -136,7 +161,7 @@ impl QuicSession {
 
 impl Clone for QuicSession {
     fn clone(&self) -> Self {
-        Self::with(self.connection.clone(), self.answered.clone())
+        Self::with(self.guard.clone(), self.answered.clone())
     }
 }
 
@@ -152,7 +177,9 @@ impl poll::Session for QuicSession {
             async move { connection.accept_uni().await }
         }))?;
         self.answered.cancel();
-        Poll::Ready(Ok(RecvStream::new(stream)))
+        let mut stream = RecvStream::new(stream, self.guard.clone());
+        stream.group = Some(0);
+        Poll::Ready(Ok(stream))
     }
 
     fn poll_accept_bi(
@@ -165,7 +192,9 @@ impl poll::Session for QuicSession {
             async move { connection.accept_bi().await }
         }))?;
         self.answered.cancel();
-        Poll::Ready(Ok((SendStream::new(send), RecvStream::new(recv))))
+        let mut send = SendStream::new(send);
+        send.request = Some(self.guard.clone());
+        Poll::Ready(Ok((send, RecvStream::new(recv, self.guard.clone()))))
     }
 
     fn poll_open_uni(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, QuicError>> {
@@ -186,10 +215,8 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.open_bi().await }
         }))?;
-        let recv = RecvStream {
-            stream: recv,
-            answered: Some(self.answered.clone()),
-        };
+        let mut recv = RecvStream::new(recv, self.guard.clone());
+        recv.answered = Some(self.answered.clone());
         Poll::Ready(Ok((SendStream::new(send), recv)))
     }
 
@@ -305,6 +332,8 @@ pub(crate) struct SendStream {
     rest: Bytes,
     finishing: bool,
     finished: bool,
+    /// Where the peer opened the stream, to ask for something.
+    request: Option<Arc<LimitGuard>>,
     stopped: Slot<Result<(), QuicError>>,
 }
 
@@ -315,6 +344,7 @@ impl SendStream {
             rest: Bytes::new(),
             finishing: false,
             finished: false,
+            request: None,
             stopped: None,
         }
     }
@@ -389,6 +419,9 @@ impl poll::SendStream for SendStream {
         self.rest = Bytes::new();
         self.finished = true;
         let _ = self.stream.reset(code.into());
+        if let Some(guard) = self.request.take().filter(|_| code != cancel()) {
+            guard.request_refused();
+        }
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
@@ -419,7 +452,7 @@ impl Drop for SendStream {
     fn drop(&mut self) {
         // QUIC would end the stream as if it were whole, in the middle of a frame. Nothing is wrong here: this side stops.
         if !self.finished {
-            let _ = self.stream.reset(StreamError::Cancel.to_code().into());
+            let _ = self.stream.reset(cancel().into());
         }
     }
 }
@@ -427,22 +460,50 @@ impl Drop for SendStream {
 /// An incoming stream.
 pub(crate) struct RecvStream {
     stream: QuicRecv,
+    guard: Arc<LimitGuard>,
+    /// How much has come of a group; none where the stream is not one's.
+    group: Option<usize>,
     /// Where this side opened the stream: to be cancelled when the peer answers on it.
     answered: Option<CancellationToken>,
 }
 
 impl RecvStream {
-    fn new(stream: QuicRecv) -> Self {
+    fn new(stream: QuicRecv, guard: Arc<LimitGuard>) -> Self {
         Self {
             stream,
+            guard,
+            group: None,
             answered: None,
         }
+    }
+
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+    ) -> Poll<Result<Option<Bytes>, QuicError>> {
+        // Registers the waker or returns data; nothing is kept in the future.
+        let chunk = ready!(pin!(self.stream.read_chunk(max)).poll(cx))?;
+        self.note_answer();
+        if let (Some(received), Some(chunk)) = (&mut self.group, &chunk) {
+            *received += chunk.len();
+            if !self.guard.group_grew(chunk.len()) {
+                return Poll::Ready(Err(QuicError::Closed));
+            }
+        }
+        Poll::Ready(Ok(chunk))
     }
 
     fn note_answer(&mut self) {
         if let Some(answered) = self.answered.take() {
             answered.cancel();
         }
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.guard.group_over(self.group.unwrap_or(0));
     }
 }
 
@@ -471,10 +532,20 @@ impl poll::RecvStream for RecvStream {
         if room == 0 {
             return Poll::Ready(Ok(Some(0)));
         }
-        let Some(chunk) = ready!(self.poll_read_chunk(cx, room))? else {
+        let waiting = collected(buf);
+        if waiting.is_some() && self.guard.end_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Some(chunk) = ready!(self.poll_chunk(cx, room))? else {
             return Poll::Ready(Ok(None));
         };
         let size = chunk.len();
+        if let Some(waiting) = waiting
+            && !self.guard.message(waiting, size)
+        {
+            return Poll::Ready(Err(QuicError::Closed));
+        }
         buf.put(chunk);
         Poll::Ready(Ok(Some(size)))
     }
@@ -487,14 +558,19 @@ impl poll::RecvStream for RecvStream {
         if max == 0 {
             return Poll::Ready(Ok(Some(Bytes::new())));
         }
-        // Registers the waker or returns data; nothing is kept in the future.
-        let chunk = ready!(pin!(self.stream.read_chunk(max)).poll(cx))?;
-        self.note_answer();
-        Poll::Ready(Ok(chunk))
+        // What is left of a frame, or of all there may be.
+        if max < usize::MAX / 2 && !self.guard.frame(max) {
+            return Poll::Ready(Err(QuicError::Closed));
+        }
+        self.poll_chunk(cx, max)
     }
 
     fn stop(&mut self, code: u32) {
         let _ = self.stream.stop(code.into());
+        if self.group.is_some() {
+            // MoQ has limits of its own, beyond which it reads no more of the group.
+            self.guard.group_stopped(code);
+        }
     }
 
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), QuicError>> {
@@ -506,5 +582,19 @@ impl poll::RecvStream for RecvStream {
             }
             Err(_) => Poll::Ready(Err(QuicError::Closed)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_buffer_has_collected_is_known() {
+        let mut buffer = BytesMut::new();
+        assert_eq!(collected(&buffer), Some(0));
+        buffer.extend_from_slice(&[0; 1000]);
+        assert_eq!(collected(&buffer), Some(1000));
+        assert_eq!(collected(&&mut [0; 1000][..]), None);
     }
 }

@@ -77,7 +77,8 @@ pub(super) async fn begin(
     origins: &Origins,
     span: &Span,
 ) -> Result<Carrier, ConnectError> {
-    let quic = QuicSession::new(connection.clone());
+    let limits = registry.limiter.guard(connection.clone());
+    let quic = QuicSession::new(limits.clone());
     let answered = quic.answered();
     let client = Client::new()
         .with_publisher(&origins.local)
@@ -89,7 +90,7 @@ pub(super) async fn begin(
             .map_err(ConnectError::Handshake)?;
         // Goes before the session does, which would tell the peer something else.
         let guard = CloseGuard::new(peer, connection);
-        registry.drive(driver, span);
+        registry.drive_session(driver, &limits, origins, span);
         // Most versions of MoQ let the dialer begin before the peer has said anything. A person may have to decide there.
         answered.await;
         guard.disarm();
@@ -110,11 +111,7 @@ pub(super) async fn begin(
         })?,
         reason = connection.closed() => return Err(ended(reason)),
     };
-    Ok(Carrier {
-        link: connection.clone().into(),
-        moq,
-        incoming: false,
-    })
+    Ok(Carrier::new(limits, moq, false))
 }
 
 /// Closes a connection that was dialled, unless a session was made of it.

@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::FutureExt;
 use iroh::{Endpoint, EndpointId};
-use moq_lite::Hop;
+use moq_lite::{Consume, Hop};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{Instrument, Span, debug};
@@ -26,6 +26,8 @@ use super::{
     error::PublishError,
     grant::Publication,
     grants::next_id,
+    limiter::{Limiter, count_announces},
+    limits::{LimitGuard, Limits},
     lock,
     peer::Peer,
     policy::Policy,
@@ -56,6 +58,7 @@ pub(super) struct Registry {
     pub(super) sessions: watch::Sender<Vec<MoqSession>>,
     /// Where to ask about sessions that peers begin.
     pub(super) admission: Mutex<Option<mpsc::Sender<IncomingSession>>>,
+    pub(super) limiter: Arc<Limiter>,
     pub(super) tasks: Tasks,
     /// Nothing new begins.
     pub(super) stopping: CancellationToken,
@@ -85,7 +88,7 @@ struct Peers {
 
 impl Registry {
     /// Must be called in a tokio runtime.
-    pub(super) fn new(endpoint: Endpoint, policy: Policy) -> Arc<Self> {
+    pub(super) fn new(endpoint: Endpoint, policy: Policy, limits: Limits) -> Arc<Self> {
         let registry = Arc::new(Self {
             endpoint,
             policy: Mutex::new(PolicyState {
@@ -101,6 +104,7 @@ impl Registry {
             connections: AtomicU64::new(1),
             sessions: watch::Sender::default(),
             admission: Mutex::default(),
+            limiter: Limiter::new(limits),
             tasks: Tasks::new(),
             stopping: CancellationToken::new(),
             shutdown: CancellationToken::new(),
@@ -349,6 +353,40 @@ impl Registry {
         self.tasks.spawn(driving.instrument(span.clone()));
     }
 
+    /// Runs the MoQ machinery of a connection until it is done, or the peer announces more than it may. What is announced
+    /// is counted where it is read, so that no more of it can come before it has been counted.
+    pub(super) fn drive_session(
+        &self,
+        driver: impl moq_lite::time::Driver + Send + 'static,
+        guard: &Arc<LimitGuard>,
+        origins: &Origins,
+        span: &Span,
+    ) {
+        let shutdown = self.shutdown.clone();
+        let (guard, remote) = (guard.clone(), Consume::consume(&origins.remote));
+        let driving = async move {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = count_announces(remote, &guard) => {}
+                error = moq_lite::time::run(driver) => debug!(%error, "driver done"),
+            }
+        };
+        self.tasks.spawn(driving.instrument(span.clone()));
+    }
+
+    /// Closes the oldest session that nobody needs, for one more to come in. False if all are needed.
+    pub(super) fn evict(&self, reason: &str) -> bool {
+        let idle = self
+            .current_sessions()
+            .into_iter()
+            .find(|session| session.is_incoming() && session.is_alive() && !session.is_in_use());
+        if let Some(session) = &idle {
+            session.close(CloseCode::LIMIT, reason);
+        }
+        idle.is_some()
+    }
+
     pub(super) fn origins(&self, span: &Span) -> Origins {
         let (origins, drivers) = Origins::new();
         for driver in drivers {
@@ -481,7 +519,7 @@ mod tests {
     #[tokio::test]
     async fn what_goes_on_and_off_the_air_leaves_nothing_behind() {
         let endpoint = EndpointConfig::local().bind().await.unwrap();
-        let registry = Registry::new(endpoint, Policy::Everyone);
+        let registry = Registry::new(endpoint, Policy::Everyone, Limits::default());
         let broadcast = LocalBroadcast::new();
         for _ in 0..100 {
             registry.publish("show", &broadcast).unwrap();

@@ -430,6 +430,7 @@ impl MoqSession {
             Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
                 .with_peer_rate(self.peer_rate())
                 .with_readers(self.inner.readers.clone())
+                .with_catalog_guard(self.inner.carriers.catalog_guard())
                 .with_lease(self.lease.clone())),
             Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
             Err(_) => Err(BroadcastError::Session(self.disconnected().await)),

@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use moq_mux::catalog::hang::Consumer;
-
 use super::error::CatalogError;
 use crate::{
     broadcast::{
-        extension::{Catalog, CatalogExtension},
+        catalog_reader::Reader,
+        extension::Catalog,
         upstream::{Incarnation, Lasting, Upstream},
     },
     lease::Lease,
@@ -18,7 +17,7 @@ pub struct CatalogWatch(Source);
 
 enum Source {
     One {
-        consumer: Box<Consumer<CatalogExtension>>,
+        reader: Box<Reader>,
         _lease: Option<Lease>,
     },
     Lasting {
@@ -41,7 +40,7 @@ impl CatalogWatch {
                 error => CatalogError::transport(error),
             })?;
         Ok(Self(Source::One {
-            consumer: Box::new(Consumer::new(track)),
+            reader: Box::new(Reader::new(track, incarnation.catalog_guard.clone())),
             _lease: incarnation.lease.clone(),
         }))
     }
@@ -63,7 +62,7 @@ impl CatalogWatch {
     /// See [`CatalogError`].
     pub async fn next(&mut self) -> Result<Option<Catalog>, CatalogError> {
         match &mut self.0 {
-            Source::One { consumer, .. } => Ok(consumer.next().await?),
+            Source::One { reader, .. } => Ok(reader.next().await?),
             Source::Lasting { lasting, seen } => {
                 let new = |upstream: &Upstream| match upstream {
                     Upstream::Absent => None,

@@ -1,6 +1,7 @@
 //! What can go wrong with what is read.
 
 use crate::broadcast::{
+    catalog_reader,
     stop::StopReason,
     upstream::{SharedError, UpstreamError},
 };
@@ -15,6 +16,9 @@ pub enum CatalogError {
     /// The catalog is not valid JSON, or not a catalog.
     #[error("the catalog of the broadcast cannot be understood: {0}")]
     Malformed(#[source] moq_mux::Error),
+    /// The catalog is more than [`CatalogLimits`](crate::broadcast::CatalogLimits) allow, in the way that is said.
+    #[error("the catalog of the broadcast is not read: {0}")]
+    TooLarge(String),
     /// The publisher stopped it.
     #[error(transparent)]
     Stopped(StopReason),
@@ -31,6 +35,15 @@ impl CatalogError {
         match StopReason::of(&error) {
             Some(reason) => Self::Stopped(reason),
             None => Self::Transport(error),
+        }
+    }
+}
+
+impl From<catalog_reader::Failure> for CatalogError {
+    fn from(failure: catalog_reader::Failure) -> Self {
+        match failure {
+            catalog_reader::Failure::Exceeded(how) => Self::TooLarge(how),
+            catalog_reader::Failure::Other(error) => error.into(),
         }
     }
 }
