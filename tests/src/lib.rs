@@ -6,6 +6,7 @@
 //! recorded by a [`Viewer`]. Everything stays on the loopback interface: no relays, no address lookup.
 
 pub mod core;
+pub mod hostile;
 #[cfg(target_os = "linux")]
 pub mod link;
 pub mod media;
@@ -14,6 +15,7 @@ mod pipe;
 mod process;
 mod setup;
 mod viewer;
+mod wire;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

@@ -16,7 +16,10 @@ use iroh_live::{
 };
 use tokio::{runtime::Runtime, sync::watch};
 
-const ALPN: &[u8] = b"moq-lite-03";
+use crate::wire::{
+    ALPN, ANNOUNCE, SUBSCRIBE, message, put_bytes, put_varint, send_message, take_bytes,
+    take_varint, varint,
+};
 
 /// Publishes one broadcast with fixed contents until it is dropped.
 pub struct HandmadePublisher {
@@ -156,8 +159,6 @@ impl Peer {
         mut send: SendStream,
         mut receive: RecvStream,
     ) -> Option<()> {
-        const ANNOUNCE: u64 = 1;
-        const SUBSCRIBE: u64 = 2;
         match varint(&mut receive).await? {
             ANNOUNCE => {
                 let _prefix = message(&mut receive).await?;
@@ -264,58 +265,4 @@ pub fn frames(millis: u64) -> Vec<Bytes> {
     (0..5)
         .map(|n| legacy_frame((millis + n * 33) * 1000, b"picture"))
         .collect()
-}
-
-/// Appends a number as QUIC writes it.
-fn put_varint(out: &mut Vec<u8>, n: u64) {
-    match n {
-        0..0x40 => out.extend(&n.to_be_bytes()[7..]),
-        0x40..0x4000 => out.extend(&(n | 1 << 14).to_be_bytes()[6..]),
-        0x4000..0x4000_0000 => out.extend(&(n | 2 << 30).to_be_bytes()[4..]),
-        _ => out.extend((n | 3 << 62).to_be_bytes()),
-    }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-async fn send_message(send: &mut SendStream, body: &[u8]) -> Option<()> {
-    let mut message = Vec::new();
-    put_bytes(&mut message, body);
-    send.write_all(&message).await.ok()
-}
-
-async fn varint(receive: &mut RecvStream) -> Option<u64> {
-    let mut bytes = [0; 8];
-    receive.read_exact(&mut bytes[..1]).await.ok()?;
-    let length = 1 << (bytes[0] >> 6);
-    receive.read_exact(&mut bytes[1..length]).await.ok()?;
-    take_varint(&mut &bytes[..length])
-}
-
-async fn message(receive: &mut RecvStream) -> Option<Vec<u8>> {
-    let length = varint(receive).await?;
-    let mut body = vec![0; usize::try_from(length).ok()?];
-    receive.read_exact(&mut body).await.ok()?;
-    Some(body)
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let first = *bytes.first()?;
-    let (number, rest) = bytes.split_at_checked(1 << (first >> 6))?;
-    *bytes = rest;
-    let value = number
-        .iter()
-        .fold(0, |value, byte| value << 8 | u64::from(*byte));
-    // The two highest bits are the length.
-    Some(value & (u64::MAX >> (64 - (8 * number.len() - 2))))
-}
-
-fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(take_varint(bytes)?).ok()?;
-    let (taken, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Some(taken)
 }
