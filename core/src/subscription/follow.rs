@@ -51,7 +51,8 @@ enum TrackEnd {
 impl Follower {
     /// Until the broadcast is gone, ended or replaced.
     pub(super) async fn follow(mut self) -> Event {
-        let broadcast = RemoteBroadcast::new(self.name.clone(), self.broadcast.clone());
+        let broadcast = RemoteBroadcast::new(self.name.clone(), self.broadcast.clone())
+            .with_catalog_guard(self.session.catalog_guard());
         let mut catalog = match broadcast.catalog().await {
             Ok(catalog) => catalog,
             Err(error) => return self.broke(error).await,

@@ -28,7 +28,10 @@ use super::{
     tasks::Tasks,
 };
 use crate::{
-    broadcast::{LocalBroadcast, PeerRate, RETENTION, Readers, RemoteBroadcast, StopReason, pool},
+    broadcast::{
+        CatalogGuard, LocalBroadcast, PeerRate, RETENTION, Readers, RemoteBroadcast, StopReason,
+        pool,
+    },
     lease::{Lease, Leases},
     signals::{Measured, NetStats, NetworkSignals, Sampled},
 };
@@ -430,11 +433,16 @@ impl MoqSession {
             Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
                 .with_peer_rate(self.peer_rate())
                 .with_readers(self.inner.readers.clone())
-                .with_catalog_guard(self.inner.carriers.catalog_guard())
+                .with_catalog_guard(self.catalog_guard())
                 .with_lease(self.lease.clone())),
             Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
             Err(_) => Err(BroadcastError::Session(self.disconnected().await)),
         }
+    }
+
+    /// What catalogs of the peer may be.
+    pub(crate) fn catalog_guard(&self) -> CatalogGuard {
+        self.inner.carriers.catalog_guard()
     }
 
     /// What the peer says that it can send, at the time of asking.
