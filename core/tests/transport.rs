@@ -319,3 +319,46 @@ async fn a_broadcast_cannot_have_no_name() {
     assert!(live.publish("", &LocalBroadcast::new()).is_err());
     assert!(live.publish("/", &LocalBroadcast::new()).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_that_takes_the_name_of_another_is_not_spliced_into_it() {
+    let (publisher, viewer) = (live().await, live().await);
+    for round in 0..20 {
+        let name = format!("movie {round}");
+        let write = |track: &mut LocalTrack, n, of: u64| {
+            let mut frame = frame(n, n % 5 == 0, 16);
+            let mut payload = n.to_be_bytes().to_vec();
+            payload.extend(of.to_be_bytes());
+            frame.payload = payload.into();
+            track.write(frame).unwrap();
+        };
+        let whose =
+            |frame: &EncodedFrame| u64::from_be_bytes(frame.payload[8..].try_into().unwrap());
+        let (first, second) = (LocalBroadcast::new(), LocalBroadcast::new());
+        let mut old = first.publish_track("film", vp8()).unwrap();
+        let mut new = second.publish_track("film", vp8()).unwrap();
+        publisher.publish(&name, &first).unwrap();
+        let connecting = viewer.transport().connect(addr(&publisher));
+        let session = soon("session", connecting).await.unwrap();
+        let watching = soon("subscribe", session.subscribe(&name)).await.unwrap();
+        let mut reader = reader(&watching, "film", &vp8()).await;
+        for n in 0..5 {
+            write(&mut old, n, 1);
+            assert_eq!(whose(&next(&mut reader).await.unwrap()), 1);
+        }
+        publisher.publish(&name, &second).unwrap();
+        // Whoever watches the old one goes on, and learns that it has gone.
+        for n in 5..60 {
+            write(&mut old, n, 1);
+            write(&mut new, n, 2);
+            let frame = next(&mut reader).await.unwrap();
+            assert_eq!((number(&frame), whose(&frame)), (n, 1), "round {round}");
+        }
+        soon("the old one has gone", watching.closed()).await;
+        let watching = soon("subscribe", session.subscribe(&name)).await.unwrap();
+        let mut reader = self::reader(&watching, "film", &vp8()).await;
+        write(&mut new, 60, 2);
+        assert_eq!(whose(&next(&mut reader).await.unwrap()), 2);
+        publisher.transport().unpublish(&name);
+    }
+}

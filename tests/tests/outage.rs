@@ -3,13 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use iroh_live::{DisconnectReason, MoqSession};
+use iroh_live::{DisconnectReason, Live, MoqSession, endpoint::EndpointConfig, iroh::SecretKey};
 use iroh_live_tests::{
     core::{VIDEO, feed, live, video},
     link::{Conditions, Link},
     start,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    runtime::Runtime,
+    time::{sleep, timeout},
+};
 
 /// A mobile phone changes from one network to another.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -100,6 +103,89 @@ fn a_hand_over_loses_no_session_and_who_is_gone_is_given_up() {
     }
     drop(inside);
     for runtime in runtimes {
+        runtime.shutdown_background();
+    }
+}
+
+/// A publisher on this port, with this key.
+fn publisher(runtime: &Runtime, key: &SecretKey, port: u16) -> Live {
+    let mut config = EndpointConfig::local();
+    config.secret_key = Some(key.clone());
+    config.port = Some(port);
+    let open = async {
+        let endpoint = config.bind().await.expect("the port is free");
+        Live::builder(endpoint).with_router().spawn()
+    };
+    runtime
+        .block_on(runtime.spawn(open))
+        .expect("it does not panic")
+}
+
+/// A publisher is killed, and started again with its key on the same port.
+#[test]
+fn a_publisher_that_was_killed_is_found_again_before_the_old_connection_is_given_up() {
+    let _test = start();
+    let clear = Conditions::delayed(Duration::from_millis(20));
+    let Some(link) = Link::new(clear.clone()) else {
+        return;
+    };
+    let at_b = link.b().runtime();
+    let viewer = live(&at_b);
+    let key = SecretKey::generate();
+    let killed = link.a().runtime();
+    let first = publisher(&killed, &key, 4433);
+    let address = first.endpoint().addr();
+    let media = {
+        let _inside = killed.enter();
+        feed(&first, "movie")
+    };
+    let _inside = at_b.enter();
+    let session = at_b
+        .block_on(timeout(LIMIT, viewer.transport().connect(address)))
+        .expect("soon")
+        .expect("it is there");
+    let read = || {
+        at_b.block_on(async {
+            let movie = timeout(LIMIT, session.subscribe("movie"));
+            let movie = movie.await.expect("soon").expect("it is there");
+            let config = video();
+            let subscribing = movie.subscribe(VIDEO, &config, Duration::from_secs(1));
+            let mut reader = timeout(LIMIT, subscribing)
+                .await
+                .expect("soon")
+                .expect("there");
+            let frame = timeout(LIMIT, reader.next()).await.expect("soon");
+            assert!(frame.expect("sound").is_some());
+            (movie, reader)
+        })
+    };
+    let (movie, _reader) = read();
+    let before = session.connection().stable_id();
+
+    // It has no time for last words.
+    link.set(&clear.clone().dead());
+    killed.shutdown_timeout(Duration::from_secs(5));
+    drop((first, media));
+    link.set(&clear);
+    let again = link.a().runtime();
+    let second = publisher(&again, &key, 4433);
+    let _media = {
+        let _inside = again.enter();
+        feed(&second, "movie")
+    };
+    let begun = Instant::now();
+    at_b.block_on(timeout(LIMIT, movie.closed()))
+        .expect("the old broadcast is given up");
+    println!(
+        "the old one was given up {:?} after the start",
+        begun.elapsed()
+    );
+    let (_movie, _reader) = read();
+    println!("the new one was read {:?} after the start", begun.elapsed());
+    assert!(session.is_alive(), "it goes on over another connection");
+    assert_ne!(session.connection().stable_id(), before);
+    drop(_inside);
+    for runtime in [again, at_b] {
         runtime.shutdown_background();
     }
 }

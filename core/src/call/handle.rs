@@ -134,7 +134,9 @@ impl Call {
                     end = line.session.disconnected() => return end,
                     _ = remote.closed() => {}
                 }
-                if line.session.is_alive() {
+                if line.session.has_restarted() {
+                    Disconnect::lost("the peer was started anew")
+                } else if line.session.is_alive() {
                     // The session carries more: that the media is taken back is what says so.
                     Disconnect::remote(CloseCode::DONE, HUNG_UP)
                 } else {

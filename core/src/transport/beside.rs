@@ -26,6 +26,9 @@ use super::{
 /// How long two connections of a session stay side by side, so that all that is read goes over from one to the other.
 const OVERLAP: Duration = Duration::from_millis(500);
 
+/// How often to look meanwhile whether the peer was started anew.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// How often to look at a session that this side does not need, as to whether it needs it now.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
 
@@ -118,14 +121,22 @@ async fn dial(
 /// Lets a connection that this side has dialled carry the session, and ends the others a moment later. Which there were when
 /// the dial began is `known`.
 fn take_over(peer: &Arc<Peer>, session: &MoqSession, carrier: Carrier, known: &[usize]) {
-    let link = carrier.link.clone();
+    let (link, hop) = (carrier.link.clone(), session.remote_hop());
     if !session.join(carrier.clone()) {
         return link.close(CloseCode::SUPERSEDED, "the session has ended");
     }
     let (session, known, ours_preferred) =
         (session.unheld(), known.to_vec(), peer.ours_preferred());
     session.clone().spawn(async move {
-        sleep(OVERLAP).await;
+        let overlap = sleep(OVERLAP);
+        tokio::pin!(overlap);
+        loop {
+            tokio::select! {
+                () = &mut overlap => break,
+                // There is nothing to go over to: what was read has ended with the old one.
+                () = sleep(GLANCE) => if session.was_started_anew(hop) { break },
+            }
+        }
         let mut others = session.carriers().all();
         others.retain(|other| other.link.id() != link.id() && other.link.is_alive());
         let is_new = |other: &Carrier| !known.contains(&other.link.id());

@@ -274,8 +274,13 @@ impl Peer {
 
     /// Takes note of a session that is there, until it is forgotten.
     pub(super) fn remember(&self, session: &MoqSession) {
-        self.state
-            .send_modify(|state| state.all.push(session.clone()));
+        self.state.send_modify(|state| {
+            state.all.push(session.clone());
+            // One that was to wait for another to end, which it has meanwhile.
+            if state.live().is_none() {
+                state.session = Some(session.clone());
+            }
+        });
     }
 
     /// Lets go of a session that has ended, for another one that is there, if there is one.

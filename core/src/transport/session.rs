@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -65,6 +65,8 @@ struct Inner {
     origins: Origins,
     /// What the peer's end has called itself when it dialled.
     remote_hop: Mutex<Option<Hop>>,
+    /// The peer was started anew meanwhile.
+    restarted: AtomicBool,
     incoming: bool,
     tasks: Tasks,
     ended: CancellationToken,
@@ -149,6 +151,7 @@ impl MoqSession {
             remote: moq_lite::Consume::consume(&origins.remote),
             origins,
             remote_hop: Mutex::new(remote_hop),
+            restarted: AtomicBool::new(false),
             incoming,
             tasks,
             ended,
@@ -234,13 +237,30 @@ impl MoqSession {
     /// What the peer's end of the session calls itself on all links, if that is known: a number that no other session has.
     pub(super) fn remote_hop(&self) -> Option<Hop> {
         let said = *lock(&self.inner.remote_hop);
-        said.or_else(|| {
-            let mut announced = self.inner.remote.announced();
-            std::iter::from_fn(|| announced.try_next())
-                .filter(|update| update.kind.is_active())
-                .filter_map(|update| update.route.hops.iter().last().copied())
-                .find(|hop| *hop != Hop::UNKNOWN)
-        })
+        said.or_else(|| self.announcing_hops().next())
+    }
+
+    /// What the ends of the peer call themselves that what it announces comes from: two, where it was started anew.
+    fn announcing_hops(&self) -> impl Iterator<Item = Hop> + use<> {
+        let mut announced = self.inner.remote.announced();
+        std::iter::from_fn(move || announced.try_next())
+            .filter(|update| update.kind.is_active())
+            .filter_map(|update| update.route.hops.iter().last().copied())
+            .filter(|hop| *hop != Hop::UNKNOWN)
+    }
+
+    /// Whether something is announced by another end of the peer than `before`: it was started anew.
+    pub(super) fn was_started_anew(&self, before: Option<Hop>) -> bool {
+        let anew = before.is_some_and(|before| self.announcing_hops().any(|hop| hop != before));
+        if anew {
+            self.inner.restarted.store(true, Ordering::Relaxed);
+        }
+        anew
+    }
+
+    /// Whether the peer has been started anew since the session began, and so has lost all that it knew of it.
+    pub(crate) fn has_restarted(&self) -> bool {
+        self.inner.restarted.load(Ordering::Relaxed)
     }
 
     /// Whether something is read from the peer, or there is a call with it.
