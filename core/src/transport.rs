@@ -16,6 +16,7 @@ mod limits;
 mod link;
 mod liveness;
 mod moq;
+mod name;
 mod path;
 mod peer;
 mod policy;

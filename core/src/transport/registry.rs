@@ -29,9 +29,10 @@ use super::{
     limiter::{Limiter, count_announces},
     limits::{LimitGuard, Limits},
     lock,
+    name::{normal_name, valid_name},
     peer::Peer,
     policy::Policy,
-    session::{MoqSession, Origins, normal_name, valid_name},
+    session::{MoqSession, Origins},
     tasks::Tasks,
 };
 use crate::broadcast::{LocalBroadcast, StopReason};
