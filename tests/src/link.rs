@@ -100,6 +100,11 @@ impl Link {
         &self.ends[0]
     }
 
+    /// The other end, to change it.
+    pub fn b_mut(&mut self) -> &mut End {
+        &mut self.ends[1]
+    }
+
     /// The other end.
     pub fn b(&self) -> &End {
         &self.ends[1]
@@ -160,6 +165,23 @@ impl End {
         self.address
     }
 
+    /// Gives this end another address instead of the one that it has, as when a machine changes from one network to another.
+    ///
+    /// # Panics
+    /// If there is no such address, or no `ip`.
+    pub fn change_address(&mut self, to: Ipv4Addr) {
+        let from = std::mem::replace(&mut self.address, to);
+        let namespace = self.namespace.clone();
+        let changing = thread::spawn(move || -> io::Result<()> {
+            enter(namespace.as_raw_fd())?;
+            ip(&format!(
+                "addr del {from}/24 dev {DEVICE}\naddr add {to}/24 dev {DEVICE}\nroute replace default dev {DEVICE}\n"
+            ))
+        });
+        let changed = changing.join().expect("no panic");
+        changed.expect("an end may have any address");
+    }
+
     /// Lets a command run in this namespace.
     pub fn enter(&self, command: &mut Command) {
         let namespace = self.namespace.clone();
@@ -214,13 +236,17 @@ fn open_tun() -> io::Result<File> {
 
 /// Brings the interfaces of this thread's namespace up.
 fn configure(address: Ipv4Addr) -> io::Result<()> {
+    ip(&format!(
+        "link set lo up\naddr add {address}/24 dev {DEVICE}\nlink set {DEVICE} mtu {MTU} txqueuelen 10000 up\nroute add default dev {DEVICE}\n"
+    ))
+}
+
+/// Changes the network of this thread's namespace.
+fn ip(commands: &str) -> io::Result<()> {
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .spawn()?;
-    let commands = format!(
-        "link set lo up\naddr add {address}/24 dev {DEVICE}\nlink set {DEVICE} mtu {MTU} txqueuelen 10000 up\n"
-    );
     if let Some(mut stdin) = ip.stdin.take() {
         stdin.write_all(commands.as_bytes())?;
     }

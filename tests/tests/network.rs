@@ -8,16 +8,25 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
+    net::Ipv4Addr,
+    path::PathBuf,
     process::Command,
     thread::sleep,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use iroh_live::{
+    LiveTicket,
+    media::{AudioBackend, PlaybackConfig},
+};
 use iroh_live_tests::{
     LOCAL, Process, Test,
+    core::live,
+    eventually,
     link::{Conditions, Link},
     start,
 };
+use tokio::{runtime::Runtime, sync::watch};
 
 /// The delay of the link when nothing is wrong with it.
 const DELAY: Duration = ms(20);
@@ -36,6 +45,9 @@ const LIP_SYNC: Duration = ms(45);
 
 /// How long a stretch of media is judged by.
 const WINDOW: Duration = ms(3000);
+
+/// Where a machine is after it has changed its network.
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 9);
 
 const FRAMES: Duration = Duration::from_nanos(33_333_333);
 const PACKETS: Duration = ms(20);
@@ -156,14 +168,33 @@ struct Usual {
 
 struct Scene {
     link: Link,
-    _publisher: Process,
+    publisher: Process,
+    pipeline: String,
+    ticket: String,
     viewer: Process,
     file: BufReader<File>,
     line: String,
     video: Record,
     audio: Record,
     // Last, as it takes the folder away.
-    _test: Test,
+    test: Test,
+}
+
+/// A pipeline that publishes the video and a tone, with the same key and at the same port each time it is run.
+fn publisher(test: &Test, video: &str) -> String {
+    let (ticket, key) = (test.file("ticket"), test.file("key"));
+    let sink = format!(
+        "irohlivesink name=stream {LOCAL} bind-address=0.0.0.0:4000 ticket-location={ticket} secret-key-location={key}"
+    );
+    let tone = "audiotestsrc is-live=true ! audio/x-raw,rate=48000 ! opusenc ! stream.audio_0";
+    format!("{sink} {video} ! stream.video_0 {tone}")
+}
+
+fn publish(test: &Test, link: &Link, pipeline: &str) -> Process {
+    let mut publisher = Command::new("gst-launch-1.0");
+    publisher.args(pipeline.split_whitespace());
+    link.a().enter(&mut publisher);
+    Process::run(test, "publisher", publisher)
 }
 
 impl Scene {
@@ -171,37 +202,44 @@ impl Scene {
     fn start(video: &str) -> Option<Self> {
         let test = start();
         let link = Link::new(clear())?;
-        let ticket = test.file("ticket");
-        let sink = format!(
-            "irohlivesink name=stream {LOCAL} bind-address={}:4000 ticket-location={ticket}",
-            link.a().address()
-        );
-        let tone = "audiotestsrc is-live=true ! audio/x-raw,rate=48000 ! opusenc ! stream.audio_0";
-        let mut publisher = Command::new("gst-launch-1.0");
-        publisher.args(format!("{sink} {video} ! stream.video_0 {tone}").split_whitespace());
-        link.a().enter(&mut publisher);
-        let mut publisher = Process::run(&test, "publisher", publisher);
-        let ticket = publisher.ticket(&ticket);
+        let pipeline = publisher(&test, video);
+        let mut publisher = publish(&test, &link, &pipeline);
+        let ticket = publisher.ticket(&test.file("ticket"));
 
         let arrivals = test.path("arrivals");
         let mut viewer = Command::new(env!("CARGO_BIN_EXE_observe"));
         viewer.arg(&arrivals);
         viewer.args(LOCAL.split_whitespace());
-        viewer.arg(format!("bind-address={}:4000", link.b().address()));
         viewer.arg(format!("ticket={ticket}"));
         link.b().enter(&mut viewer);
         let mut viewer = Process::run(&test, "viewer", viewer);
         let file = viewer.wait("the viewer's file", || File::open(&arrivals).ok());
         Some(Self {
             link,
-            _publisher: publisher,
+            publisher,
+            pipeline,
+            ticket,
             viewer,
             file: BufReader::new(file),
             line: String::new(),
             video: Record::default(),
             audio: Record::default(),
-            _test: test,
+            test,
         })
+    }
+
+    /// Kills the publisher as a crash would, and starts it again when the viewer has noticed. Returns when that was.
+    fn restart_publisher(&mut self) -> Duration {
+        let states = self.viewer.log().matches("status:").count();
+        self.publisher.kill();
+        let viewer = &mut self.viewer;
+        let log = viewer.log_location();
+        viewer.wait("the viewer to notice", || {
+            let log = std::fs::read_to_string(&log).ok()?;
+            (log.matches("status:").count() > states).then_some(())
+        });
+        self.publisher = publish(&self.test, &self.link, &self.pipeline);
+        now()
     }
 
     /// Waits until both tracks have given what was captured up to then.
@@ -355,6 +393,91 @@ fn a_blackout_that_outlives_the_connection() {
     scene.check(cleared, &usual, Duration::ZERO);
     let log = scene.viewer.log();
     assert!(log.contains("reconnecting"), "no reconnection: {log}");
+}
+
+#[test]
+fn the_viewer_changes_its_network() {
+    let Some(mut scene) = Scene::start(SMALL) else {
+        return;
+    };
+    let usual = scene.usual();
+    scene.link.b_mut().change_address(OTHER);
+    scene.check(now(), &usual, Duration::ZERO);
+}
+
+/// Watches with `gst-play-1.0`, which writes its pictures into a file.
+fn play(scene: &Scene) -> (Process, PathBuf) {
+    let pictures = scene.test.path("pictures");
+    let mut play = Command::new("gst-play-1.0");
+    play.args(["--no-interactive", "--audiosink=fakesink"]);
+    let file = pictures.display();
+    play.arg(format!(
+        "--videosink=jpegenc ! filesink location={file} buffer-mode=unbuffered"
+    ));
+    play.arg(format!(
+        "{}?relay-mode=disabled&address-lookup=none",
+        scene.ticket
+    ));
+    scene.link.b().enter(&mut play);
+    (Process::run(&scene.test, "play", play), pictures)
+}
+
+/// Watches with the core crate, decoded. Gives when the newest picture was captured, by the wall clock.
+fn decode(scene: &Scene, runtime: &Runtime) -> watch::Receiver<Duration> {
+    let ticket: LiveTicket = scene.ticket.parse().expect("it is one");
+    let (sender, receiver) = watch::channel(Duration::ZERO);
+    let live = live(runtime);
+    runtime.spawn(async move {
+        let (address, name) = (ticket.addr().clone(), ticket.name());
+        let config = PlaybackConfig::default();
+        let audio = AudioBackend::none();
+        let subscribed = live.subscribe_media(address, name, &audio, config);
+        let (_, tracks) = subscribed.await.expect("it is there");
+        let video = tracks.video.expect("there is a picture");
+        while let Some(frame) = video.next_frame().await.expect("it goes on") {
+            let captured = frame.captured().expect("the catalog has a clock");
+            let captured = captured
+                .duration_since(UNIX_EPOCH)
+                .expect("long after that");
+            sender.send_replace(captured);
+        }
+    });
+    receiver
+}
+
+#[test]
+fn a_publisher_is_killed_and_started_again_ten_times() {
+    let Some(mut scene) = Scene::start(SMALL) else {
+        return;
+    };
+    let usual = scene.usual();
+    let runtime = scene.link.b().runtime();
+    let decoded = decode(&scene, &runtime);
+    let (mut player, pictures) = play(&scene);
+    let size = || std::fs::metadata(&pictures).map_or(0, |file| file.len());
+    player.wait("a picture", || (size() > 0).then_some(()));
+    let mut restarted = Duration::ZERO;
+    for _ in 0..10 {
+        restarted = scene.restart_publisher();
+        let before = size();
+        scene.wait_captured(restarted);
+        let observed = now();
+        eventually("a picture in core", || {
+            (*decoded.borrow() > restarted).then_some(())
+        });
+        let shown = now();
+        player.wait("a picture in the player", || {
+            (size() > before).then_some(())
+        });
+        println!(
+            "after {:?} the source, {:?} core, {:?} the player",
+            observed - restarted,
+            shown - restarted,
+            now() - restarted
+        );
+    }
+    scene.check(restarted, &usual, Duration::ZERO);
+    runtime.shutdown_background();
 }
 
 #[test]
