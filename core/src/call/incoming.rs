@@ -77,7 +77,7 @@ impl IncomingCalls {
             Some((call, ringing))
         });
         Self {
-            calls: calls.take_until(stopping.cancelled_owned()).boxed(),
+            calls: calls.take_until(stopping.cancelled_owned()).fuse().boxed(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use moq_lite::{bandwidth, goaway::Goaway};
 use tokio::sync::watch;
 
@@ -181,5 +181,7 @@ impl Carriers {
                 }
             }
         })
+        // Whoever looks at several things at once asks again after the end.
+        .fuse()
     }
 }

@@ -345,7 +345,7 @@ impl NewSessions {
             }
         });
         Self {
-            sessions: sessions.boxed(),
+            sessions: sessions.fuse().boxed(),
         }
     }
 
