@@ -17,6 +17,7 @@ mod link;
 mod liveness;
 mod moq;
 mod name;
+mod origins;
 mod path;
 mod peer;
 mod policy;

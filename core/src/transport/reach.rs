@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Span, debug};
 
 use super::{
-    alpns, carriers::Carrier, close::CloseCode, error::ConnectError, now, peer::Peer,
-    quic::QuicSession, registry::Registry, session::Origins,
+    alpns, carriers::Carrier, close::CloseCode, error::ConnectError, now, origins::Origins,
+    peer::Peer, quic::QuicSession, registry::Registry,
 };
 
 /// How long a peer that does not answer is dialled.

@@ -30,9 +30,10 @@ use super::{
     limits::{LimitGuard, Limits},
     lock,
     name::{normal_name, valid_name},
+    origins::Origins,
     peer::Peer,
     policy::Policy,
-    session::{MoqSession, Origins},
+    session::MoqSession,
     tasks::Tasks,
 };
 use crate::broadcast::{LocalBroadcast, StopReason};

@@ -25,14 +25,12 @@ use super::{
     link::Link,
     lock,
     name::{normal_name, valid_name},
+    origins::Origins,
     path::{PathChanges, PathInfo},
     tasks::Tasks,
 };
 use crate::{
-    broadcast::{
-        CatalogGuard, LocalBroadcast, PeerRate, RETENTION, Readers, RemoteBroadcast, StopReason,
-        pool,
-    },
+    broadcast::{CatalogGuard, LocalBroadcast, PeerRate, Readers, RemoteBroadcast, StopReason},
     lease::{Lease, Leases},
     signals::{Measured, NetStats, NetworkSignals, Sampled},
 };
@@ -81,32 +79,6 @@ struct Inner {
     readers: Readers,
     sampled: OnceLock<Sampled>,
     span: Span,
-}
-
-/// What one session gives and what it gets, over all its links.
-#[derive(Clone)]
-pub(super) struct Origins {
-    /// What the peer may see.
-    pub(super) local: origin::Producer,
-    /// What the peer publishes.
-    pub(super) remote: origin::Producer,
-}
-
-impl Origins {
-    /// The origins, and what drives them. Must run before the session does, which may use them at once.
-    pub(super) fn new() -> (Self, [origin::Driver; 2]) {
-        // What this end of the session calls itself on all its links.
-        let hop = Hop::random();
-        let config = || {
-            let mut config = origin::Config::new(hop);
-            config.pool = pool();
-            config.cache_duration = RETENTION;
-            config
-        };
-        let (local, local_driver) = origin::Producer::new(config());
-        let (remote, remote_driver) = origin::Producer::new(config());
-        (Self { local, remote }, [local_driver, remote_driver])
-    }
 }
 
 /// The span of all that is done for a session.
