@@ -7,7 +7,8 @@ use std::{
 };
 
 use iroh_live::{
-    CloseCode, EncodedFrame, Live, LocalBroadcast, Quality, Subscription, TrackConfig,
+    CloseCode, EncodedFrame, Live, LocalBroadcast, Quality, RemoteBroadcast, Subscription,
+    TrackConfig,
     adaptive::{AdaptiveConfig, AdaptiveError, AdaptiveFrame, AdaptiveReader, MediaKind},
     broadcast::{
         AudioConfig, LocalTrack, VideoConfig,
@@ -164,9 +165,11 @@ struct Watcher {
 
 impl Watcher {
     async fn new(subscription: &Subscription, config: AdaptiveConfig) -> Self {
-        let reader = soon("reader", subscription.broadcast().adaptive(config))
-            .await
-            .unwrap();
+        Self::of(subscription.broadcast(), config).await
+    }
+
+    async fn of(broadcast: &RemoteBroadcast, config: AdaptiveConfig) -> Self {
+        let reader = soon("reader", broadcast.adaptive(config)).await.unwrap();
         Self {
             reader,
             last: None,
@@ -381,7 +384,9 @@ async fn the_end_of_the_broadcast_is_the_end_of_the_stream() {
 async fn a_publisher_that_vanishes_is_an_error_that_says_so() {
     let publisher = Publisher::new().await;
     let (_viewer, subscription) = publisher.viewer().await;
-    let mut watcher = Watcher::new(&subscription, patient().with_quality(Quality::Lowest)).await;
+    let broadcast = subscription.session().subscribe("movie");
+    let broadcast = soon("the broadcast", broadcast).await.unwrap();
+    let mut watcher = Watcher::of(&broadcast, patient().with_quality(Quality::Lowest)).await;
     watcher.until("low").await;
     subscription.session().close(CloseCode::new(7), "gone");
     let error = loop {
@@ -395,6 +400,28 @@ async fn a_publisher_that_vanishes_is_an_error_that_says_so() {
         matches!(error, AdaptiveError::Catalog(_) | AdaptiveError::Read(_)),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_goes_on_in_the_same_rendition_when_its_session_was_lost() {
+    let publisher = Publisher::new().await;
+    let (_viewer, subscription) = publisher.viewer().await;
+    let mut reader = Watcher::new(&subscription, patient().with_quality(Quality::UpTo(400)))
+        .await
+        .reader;
+    let mut incarnation = 0;
+    while incarnation < 2 {
+        let frame = soon("a frame", reader.next()).await.unwrap().unwrap();
+        if frame.frame.incarnation == incarnation && frame.rendition.name == "mid" {
+            incarnation += 1;
+            let session = subscription.subscriber().session().expect("it is up");
+            session.close(CloseCode::new(CloseCode::FIRST_OWN), "for a test");
+        } else {
+            assert!(incarnation == 0 || frame.rendition.name == "mid");
+        }
+    }
+    let switches = reader.control().status().borrow().switches;
+    assert!(switches <= 1, "{switches}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
