@@ -502,13 +502,7 @@ impl IrohLiveSrc {
         let mut stats = gst::Structure::builder("application/x-irohlivesrc-stats")
             .field("tracks", stats::nested("tracks", tracks));
         if let Some(running) = &*lock(&self.running) {
-            stats = stats
-                .field("jitter", stats::nanos(running.run.clock.jitter()))
-                .field("subscriber", running.run.live.endpoint().id().to_string());
-            let signals = running.run.signals.get();
-            if let Some(age) = signals.and_then(|signals| signals.borrow().last_frame_age) {
-                stats = stats.field("last-frame-age", stats::nanos(age));
-            }
+            stats = running.run.add_stats(stats);
         }
         let session = lock(&self.state).session.clone();
         stats::with_path(stats, session.as_ref()).build()

@@ -14,6 +14,7 @@ use iroh_live::{
 use tokio::sync::watch;
 
 use super::{pad_selection::Wanted, status::Status, track::Track};
+use crate::stats;
 
 /// The most different warnings of one run: some are about what a publisher makes up.
 const MAX_WARNINGS: usize = 64;
@@ -75,6 +76,16 @@ impl<O: Observer> Run<O> {
     pub(super) fn set_status(&self, status: Status) {
         self.progress().status = status;
         self.observer.set_status(status);
+    }
+
+    /// Adds what is known of all tracks together.
+    pub(super) fn add_stats(&self, stats: gst::structure::Builder) -> gst::structure::Builder {
+        let signals = self.signals.get();
+        let age = signals.and_then(|signals| signals.borrow().last_frame_age);
+        stats
+            .field("jitter", stats::nanos(self.clock.jitter()))
+            .field("subscriber", self.live.endpoint().id().to_string())
+            .field_if_some("last-frame-age", age.map(stats::nanos))
     }
 
     /// Why nothing that the catalog lists can be played, if that is so.
