@@ -26,19 +26,26 @@ pub(in crate::media) struct CaptureTime {
 
 /// Takes what is captured. Called from the threads that capture; does not wait.
 pub(in crate::media) trait FrameSink: Send + Sync {
-    /// A frame. `epoch` says of which source. Returns whether that source is still the one.
-    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool;
+    /// A frame. `generation` says of which source. Returns whether that source is still the one.
+    fn frame(
+        &self,
+        generation: u64,
+        caps: &gst::Caps,
+        buffer: &gst::Buffer,
+        time: CaptureTime,
+    ) -> bool;
     /// The source came to its end.
-    fn ended(&self, epoch: u64);
+    fn ended(&self, generation: u64);
     /// Nothing more comes.
-    fn failed(&self, epoch: u64, error: SourceError);
+    fn failed(&self, generation: u64, error: SourceError);
 }
 
 /// Where captured media of one kind goes.
 #[derive(Clone)]
 pub(in crate::media) struct Tap {
     pub kind: MediaKind,
-    pub epoch: u64,
+    /// Of the source, which what it brings is told with.
+    pub generation: u64,
     pub sink: Weak<dyn FrameSink>,
 }
 
@@ -46,7 +53,7 @@ impl std::fmt::Debug for Tap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tap")
             .field("kind", &self.kind)
-            .field("epoch", &self.epoch)
+            .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
 }
@@ -55,18 +62,18 @@ impl Tap {
     pub fn frame(&self, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
         self.sink
             .upgrade()
-            .is_some_and(|sink| sink.frame(self.epoch, caps, buffer, time))
+            .is_some_and(|sink| sink.frame(self.generation, caps, buffer, time))
     }
 
     pub fn ended(&self) {
         if let Some(sink) = self.sink.upgrade() {
-            sink.ended(self.epoch);
+            sink.ended(self.generation);
         }
     }
 
     pub fn failed(&self, error: SourceError) {
         if let Some(sink) = self.sink.upgrade() {
-            sink.failed(self.epoch, error);
+            sink.failed(self.generation, error);
         }
     }
 }

@@ -324,7 +324,7 @@ mod tests {
         let sink: Arc<dyn FrameSink> = recorder.clone();
         let _attached = channel.attach(Tap {
             kind: MediaKind::Video,
-            epoch: 0,
+            generation: 0,
             sink: Arc::downgrade(&sink),
         });
         let start = Instant::now();

@@ -58,7 +58,7 @@ pub(in crate::media) struct Fanout {
 #[derive(Debug)]
 struct State {
     /// Counts sources; what comes from an earlier one is not taken.
-    epoch: u64,
+    generation: u64,
     source: Option<RunningSource>,
     /// A source that is being closed.
     closing: Option<Closing>,
@@ -162,7 +162,7 @@ impl Fanout {
             kind,
             broadcast,
             state: Mutex::new(State {
-                epoch: 0,
+                generation: 0,
                 source: None,
                 closing: None,
                 phase: Phase::Idle,
@@ -207,14 +207,14 @@ impl Fanout {
     ) -> Result<(), SetSourceError> {
         let _switch = self.switch();
         let format = config.ladder.format();
-        let (epoch, closing, gone) = self.prepare(config);
+        let (generation, closing, gone) = self.prepare(config);
         close(closing, gone);
         self.broadcast.resume();
         self.status.send_replace(SourceStatus::Starting);
         let sink: Arc<dyn FrameSink> = self.clone();
         let tap = Tap {
             kind: self.kind,
-            epoch,
+            generation,
             sink: Arc::downgrade(&sink),
         };
         match source.start(tap, format) {
@@ -247,7 +247,7 @@ impl Fanout {
     fn prepare(&self, config: FanoutConfig) -> (u64, Option<Closing>, Vec<Rendition>) {
         let names = config.ladder.names();
         let mut state = self.state();
-        state.epoch += 1;
+        state.generation += 1;
         let goes_on = state.phase != Phase::Ended
             && state
                 .config
@@ -279,7 +279,7 @@ impl Fanout {
         state.shares = None;
         state.close_source();
         self.take_snapshots(&state);
-        (state.epoch, state.closing.take(), gone)
+        (state.generation, state.closing.take(), gone)
     }
 
     /// Takes another source for the same tracks.
@@ -293,7 +293,7 @@ impl Fanout {
         let _switch = self.switch();
         let (closing, gone) = {
             let mut state = self.state();
-            state.epoch += 1;
+            state.generation += 1;
             state.phase = Phase::Idle;
             state.config = None;
             state.reservations.clear();
@@ -451,9 +451,15 @@ impl Fanout {
 }
 
 impl FrameSink for Fanout {
-    fn frame(&self, epoch: u64, caps: &gst::Caps, buffer: &gst::Buffer, time: CaptureTime) -> bool {
+    fn frame(
+        &self,
+        generation: u64,
+        caps: &gst::Caps,
+        buffer: &gst::Buffer,
+        time: CaptureTime,
+    ) -> bool {
         let mut state = self.state();
-        if state.epoch != epoch {
+        if state.generation != generation {
             return false;
         }
         if !state.phase.is_open() {
@@ -484,10 +490,10 @@ impl FrameSink for Fanout {
         true
     }
 
-    fn ended(&self, epoch: u64) {
+    fn ended(&self, generation: u64) {
         {
             let mut state = self.state();
-            if state.epoch != epoch || !state.phase.is_open() {
+            if state.generation != generation || !state.phase.is_open() {
                 return;
             }
             state.phase = Phase::Ended;
@@ -501,11 +507,11 @@ impl FrameSink for Fanout {
         self.status.send_replace(SourceStatus::Ended);
     }
 
-    fn failed(&self, epoch: u64, error: SourceError) {
+    fn failed(&self, generation: u64, error: SourceError) {
         {
             let mut state = self.state();
             // What follows from the first failure, or from the end, is no news.
-            if state.epoch != epoch || !state.phase.is_open() {
+            if state.generation != generation || !state.phase.is_open() {
                 return;
             }
             state.phase = Phase::Failed;
