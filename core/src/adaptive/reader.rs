@@ -291,14 +291,7 @@ impl AdaptiveReader {
                     attempt.opened(*reader, self.config.budget);
                 }
             }
-            Event::Opened(Err(error)) => {
-                debug!(%error, "the rendition cannot be had");
-                if self.current.is_none() {
-                    self.lost = Some(error.into());
-                }
-                self.selector.failed(now);
-                self.abandon();
-            }
+            Event::Opened(Err(error)) => self.open_failed(error, now),
             Event::Next(Ok(Some(frame))) => {
                 if let Some(attempt) = &mut self.attempt {
                     attempt.push(frame, arrival);
@@ -306,6 +299,18 @@ impl AdaptiveReader {
             }
             Event::Next(ended) => self.next_ended(ended, now),
             Event::Time => {}
+        }
+    }
+
+    fn open_failed(&mut self, error: SubscribeTrackError, now: Duration) {
+        debug!(%error, "the rendition cannot be had");
+        self.selector.failed(now);
+        self.abandon();
+        match error {
+            // As all that the publisher has ended: the others, one by one, and what reads is over then.
+            SubscribeTrackError::Ended { name } => self.finish(name, now),
+            error if self.current.is_none() => self.lost = Some(error.into()),
+            _ => {}
         }
     }
 

@@ -1,7 +1,11 @@
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::{
     LocalBroadcast,
-    broadcast::{LocalTrack, VideoConfig, catalog::VideoCodec},
+    broadcast::{
+        Activity, Incarnation, Lasting, LocalTrack, Upstream, VideoConfig, catalog::VideoCodec,
+    },
 };
 
 const FRAME: Duration = Duration::from_millis(200);
@@ -57,4 +61,45 @@ async fn what_waited_for_a_busy_caller_is_not_blamed_on_the_network() {
         let nothing = tokio::time::timeout(FRAME - busy, reader.next()).await;
         assert!(nothing.is_err(), "{n}");
     }
+}
+
+/// When the one that is watched ends, another one is opened: of a broadcast that is over as well, if that was its end.
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_that_ends_while_another_rendition_is_opened_has_ended() {
+    let local = LocalBroadcast::new();
+    let publish = |name: &str, bitrate| {
+        let mut config = VideoConfig::new(VideoCodec::VP8);
+        config.bitrate = Some(bitrate);
+        local.publish_track(name, config).expect("new")
+    };
+    let (mut low, _high) = (publish("low", 100_000), publish("high", 500_000));
+    let found = RemoteBroadcast::new("test".to_owned(), local.consume());
+    let mut catalog = found.catalog().await.expect("there");
+    let catalog = catalog.next().await.expect("sound").map(Arc::new);
+    let incarnation = Incarnation {
+        catalog,
+        ..found.incarnation().expect("it is there")
+    };
+    let (upstream, seen) = watch::channel(Upstream::Present(incarnation));
+    let subscription = CancellationToken::new().drop_guard();
+    let lasting = Lasting::new(seen, Activity::default(), subscription);
+    let remote = RemoteBroadcast::lasting("test".to_owned(), lasting);
+    let reader = remote.adaptive(AdaptiveConfig::default()).await;
+    let mut reader = reader.expect("there");
+    low.write(frame(0)).expect("open");
+    assert_eq!(next(&mut reader).await.rendition.name, "low");
+    low.finish().expect("open");
+    upstream.send_replace(Upstream::Absent);
+    let nothing = tokio::time::timeout(FRAME, reader.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    assert!(matches!(
+        reader.attempt,
+        Some(Attempt {
+            state: AttemptState::Opening(_),
+            ..
+        })
+    ));
+    upstream.send_replace(Upstream::Ended);
+    let end = reader.next().await.expect("no error");
+    assert!(end.is_none(), "{end:?}");
 }
