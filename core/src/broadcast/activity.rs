@@ -19,6 +19,8 @@ struct State {
     next: u64,
     tracks: HashMap<u64, Track>,
     last_frame: Option<Instant>,
+    /// The newest incarnation that a frame came of, and when its last one came.
+    newest: Option<(u64, Instant)>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,12 @@ impl Activity {
         self.state().last_frame
     }
 
+    /// When the last frame came of the incarnation of this number, or of a later one.
+    pub(crate) fn last_frame_since(&self, incarnation: u64) -> Option<Instant> {
+        let newest = self.state().newest;
+        newest.and_then(|(number, at)| (number >= incarnation).then_some(at))
+    }
+
     /// When the last frame came, if media came and has stopped, on all tracks that somebody waits for.
     pub(crate) fn stalled(&self, now: Instant) -> Option<Instant> {
         let state = self.state();
@@ -91,11 +99,14 @@ impl ReaderActivity {
         Waiting(self)
     }
 
-    /// A frame came.
-    pub(crate) fn frame(&self) {
+    /// A frame of the incarnation of this number came.
+    pub(crate) fn frame(&self, incarnation: u64) {
         let now = Instant::now();
         let mut state = self.activity.state();
         state.last_frame = Some(now);
+        if state.newest.is_none_or(|(number, _)| number <= incarnation) {
+            state.newest = Some((incarnation, now));
+        }
         if let Some(track) = state.tracks.get_mut(&self.id) {
             track.rhythm.frame(now);
         }
@@ -119,5 +130,27 @@ pub(crate) struct Waiting<'a>(&'a ReaderActivity);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.with(|rhythm| rhythm.rest(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_on_of_an_incarnation_that_is_gone_is_not_of_the_next() {
+        let activity = Activity::default();
+        let reader = activity.join("video");
+        assert_eq!(activity.last_frame_since(0), None);
+        reader.frame(0);
+        assert!(activity.last_frame_since(0).is_some());
+        assert_eq!(activity.last_frame_since(1), None);
+        let other = activity.join("audio");
+        other.frame(1);
+        let last = activity.last_frame_since(1);
+        assert!(last.is_some());
+        reader.frame(0);
+        assert_eq!(activity.last_frame_since(1), last);
+        assert!(activity.last_frame() >= last);
     }
 }

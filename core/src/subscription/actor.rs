@@ -61,7 +61,7 @@ pub(super) struct Actor {
     /// Counts the broadcasts that were followed.
     incarnations: u64,
     measured: Option<Measured>,
-    /// When the last frame came that is known of.
+    /// When the last frame of the broadcast that is followed came, as far as the machine knows.
     last_frame: Option<Instant>,
     looked_around: Option<Instant>,
     /// Since it was measured last.
@@ -296,11 +296,16 @@ impl Actor {
             names.truncate(MAX_NAMES);
             return (published.as_ref() != Some(&names)).then_some(Event::Published(names));
         }
-        let last = self.outputs.activity.last_frame();
-        if std::mem::replace(&mut self.last_frame, last) != last {
+        let activity = &self.outputs.activity;
+        let last = activity.last_frame_since(self.incarnations.saturating_sub(1));
+        if std::mem::replace(&mut self.last_frame, last) != last && last.is_some() {
             return Some(Event::Flows);
         }
-        self.outputs.activity.stalled(now).map(Event::Stalls)
+        let stalled = matches!(self.machine.state(), SubscriberState::Stalled { .. });
+        match activity.stalled(now) {
+            Some(last_frame) => Some(Event::Stalls(last_frame)),
+            None => stalled.then_some(Event::Idle),
+        }
     }
 
     /// Passes on what is measured of the session that is used now.

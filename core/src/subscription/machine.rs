@@ -52,6 +52,8 @@ pub(super) enum Event {
     Flows,
     /// Media came and has stopped; the last frame came then.
     Stalls(Instant),
+    /// No track that somebody waits for is late any more, though none has given a frame: they were let go of, or ended.
+    Idle,
     /// The publisher has another broadcast under the name.
     Replaced,
     /// The publisher has ended it.
@@ -123,7 +125,10 @@ impl Machine {
         if self.state.is_up() || self.state.is_final() {
             return None;
         }
-        let give_up = self.give_up_after.map(|limit| self.outage.since + limit);
+        // One that is beyond all time never comes.
+        let give_up = self
+            .give_up_after
+            .and_then(|limit| self.outage.since.checked_add(limit));
         let retry = match self.state {
             SubscriberState::Lost { retry_at, .. } => Some(retry_at),
             _ => None,
@@ -155,12 +160,17 @@ impl Machine {
                 (SubscriberState::Up, Some(Task::Follow))
             }
             Event::Flows => {
-                self.flowed = true;
+                // What is still read of a broadcast that is gone says nothing of the next.
+                self.flowed |= self.state.is_up();
                 match self.state {
                     SubscriberState::Stalled { .. } => (SubscriberState::Up, None),
                     _ => return None,
                 }
             }
+            Event::Idle => match self.state {
+                SubscriberState::Stalled { .. } => (SubscriberState::Up, None),
+                _ => return None,
+            },
             Event::Stalls(last_frame) => match self.state {
                 SubscriberState::Up => (SubscriberState::Stalled { last_frame }, None),
                 _ => return None,

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 /// However regular the frames, a network may hold them up for this long.
 const LEAST: Duration = Duration::from_millis(300);
-/// With frames at an ordinary rate, what stops for longer than this has stopped.
+/// With frames at an ordinary rate that come one by one, what stops for longer than this has stopped.
 const ORDINARY: Duration = Duration::from_millis(800);
 /// Frames that are no further apart than this on average come at an ordinary rate.
 const ORDINARY_INTERVAL: Duration = Duration::from_millis(200);
+/// In this time the longest interval is forgotten to a third, if there is none like it.
+const FORGET: Duration = Duration::from_secs(30);
 /// Before so many intervals have been seen, nothing is known of the rhythm.
 const KNOWN: u32 = 5;
 /// What is not known yet has stopped after this.
@@ -26,7 +28,7 @@ pub(super) struct Rhythm {
     mean: f64,
     /// The smoothed distance of the intervals from that, in seconds.
     jitter: f64,
-    /// The longest interval, in seconds, forgotten bit by bit: frames may come in bursts.
+    /// The longest interval, in seconds, forgotten with time: frames may come in bursts, or when the picture changes.
     longest: f64,
     /// For how long a frame has been waited for since the last, up to when the waiting was interrupted.
     waited: Duration,
@@ -61,7 +63,8 @@ impl Rhythm {
             let off = (interval - self.mean).abs();
             self.mean += (interval - self.mean) / 8.0;
             self.jitter += (off - self.jitter) / 4.0;
-            self.longest = (self.longest * (1.0 - 1.0 / 64.0)).max(interval);
+            let kept = (-interval / FORGET.as_secs_f64()).exp();
+            self.longest = (self.longest * kept).max(interval);
             self.intervals = self.intervals.saturating_add(1);
         }
         self.begun = true;
@@ -99,13 +102,12 @@ impl Rhythm {
         if self.intervals < KNOWN {
             return UNKNOWN;
         }
-        let explained = (2.0 * self.mean + 4.0 * self.jitter).max(1.5 * self.longest);
-        let limit = Duration::from_secs_f64(explained).max(LEAST);
+        let bursts = Duration::from_secs_f64(1.5 * self.longest);
+        let mut regular = Duration::from_secs_f64(2.0 * self.mean + 4.0 * self.jitter);
         if self.mean <= ORDINARY_INTERVAL.as_secs_f64() {
-            limit.min(ORDINARY)
-        } else {
-            limit
+            regular = regular.min(ORDINARY);
         }
+        regular.max(bursts).max(LEAST)
     }
 }
 
@@ -148,10 +150,38 @@ mod tests {
 
     #[test]
     fn frames_that_come_in_bursts_have_not_stopped_between_two() {
-        // Ten at once, twice a second.
-        let times = (0..200).map(|n| n / 10 * 500 + n % 10);
+        for (burst, every) in [(10, 500), (30, 500), (30, 1000), (47, 1000), (60, 1000)] {
+            let times = (0..20 * burst).map(|n| n / burst * every + n % burst);
+            let (rhythm, last) = rhythm(Instant::now(), times);
+            let gap = every - burst;
+            let after = stops_after(&rhythm, last);
+            assert!(
+                (gap + 50..=2 * gap).contains(&after),
+                "{burst} {every}: {after}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_that_changes_now_and_then_has_not_stopped_in_between() {
+        // For a second, and then not for five.
+        let times = (0..300).map(|n| n / 30 * 6000 + n % 30 * 33);
         let (rhythm, last) = rhythm(Instant::now(), times);
-        assert!(stops_after(&rhythm, last) > 550);
+        assert_eq!(rhythm.is_late(last + ms(5043)), Some(false));
+        assert!(stops_after(&rhythm, last) < 10_000);
+    }
+
+    #[test]
+    fn a_pause_of_the_network_is_forgotten() {
+        let begin = Instant::now();
+        let (mut rhythm, mut last) = rhythm(begin, (0..50).map(|n| n * 33));
+        last += ms(2000);
+        rhythm.frame(last);
+        for _ in 0..1800 {
+            last += ms(33);
+            rhythm.frame(last);
+        }
+        assert!(stops_after(&rhythm, last) <= 500);
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl EncodedReader {
                     }
                     match frame {
                         Ok(Some(mut frame)) => {
-                            following.activity.frame();
+                            following.activity.frame(track.incarnation);
                             frame.discontinuity |= self.incarnation != track.incarnation;
                             frame.incarnation = track.incarnation;
                             self.incarnation = track.incarnation;

@@ -248,3 +248,47 @@ fn what_another_attempt_may_mend_is_told_from_what_it_may_not() {
     assert!(refused(Verdict::from(BroadcastError::NotAllowed(name()))));
     assert!(again(Verdict::from(BroadcastError::NotFound(name()))));
 }
+
+#[test]
+fn what_is_still_read_of_a_broadcast_that_is_gone_is_no_media_of_the_next_attempt() {
+    let mut scene = Scene::new(Some(ms(60_000)));
+    scene.find();
+    scene.after(ms(1), Event::Flows);
+    scene.lost(LossReason::Stopped);
+    let lost = scene.now;
+    scene.after(ms(50), Event::Flows);
+    assert_eq!(scene.retry(), Backoff::FIRST - ms(50));
+    scene.after(ms(10), Event::Flows);
+    scene.after(ms(9000), Event::Connected);
+    scene.after(ms(10), Event::Flows);
+    scene.lost(LossReason::Stopped);
+    assert!(!is_new(&scene), "that is the same outage");
+    assert_eq!(scene.retry(), Backoff::FIRST * 2);
+    assert_eq!(scene.machine.deadline(), Some(lost + ms(60_000)));
+}
+
+#[test]
+fn media_that_nobody_waits_for_any_more_has_not_stalled() {
+    let mut scene = Scene::new(None);
+    scene.find();
+    scene.machine.take_change();
+    assert_eq!(scene.after(ms(1), Event::Idle), None);
+    assert!(!scene.machine.take_change(), "it had not stalled");
+    scene.after(ms(500), Event::Stalls(scene.begin));
+    assert_eq!(scene.after(ms(100), Event::Idle), None);
+    assert!(matches!(scene.machine.state(), SubscriberState::Up));
+    // Nothing came of it.
+    scene.lost(LossReason::Stopped);
+    scene.retry();
+    scene.find();
+    scene.lost(LossReason::Stopped);
+    assert_eq!(scene.retry(), Backoff::FIRST * 2);
+}
+
+#[test]
+fn a_time_beyond_all_time_is_never() {
+    let mut scene = Scene::new(Some(Duration::MAX));
+    assert_eq!(scene.machine.deadline(), None);
+    scene.lost(LossReason::Stopped);
+    scene.retry();
+}
