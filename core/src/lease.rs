@@ -20,6 +20,8 @@ struct Count {
     all: usize,
     in_use: usize,
     read: usize,
+    /// How many have been given.
+    given: u64,
     /// Nobody gets one any more.
     sealed: bool,
 }
@@ -66,13 +68,15 @@ impl Leases {
         let mut count = self.0.subscribe();
         loop {
             // The sender is in `self`.
-            let _ = count.wait_for(|count| count.all == 0).await.map(drop);
-            let taken = count.wait_for(|count| count.all > 0);
+            let given = count.wait_for(|count| count.all == 0).await;
+            let given = given.map_or(0, |count| count.given);
+            // It may be given back before this looks.
+            let taken = count.wait_for(|count| count.given != given);
             if tokio::time::timeout(grace, taken).await.is_ok() {
                 continue;
             }
             let sealed = self.0.send_if_modified(|count| {
-                count.sealed = count.all == 0;
+                count.sealed = count.given == given && count.all == 0;
                 count.sealed
             });
             if sealed {
@@ -102,6 +106,7 @@ impl Lease {
         let mut taken = false;
         count.send_if_modified(|count| {
             taken = !count.sealed;
+            count.given += u64::from(taken);
             taken && count.change(kind, |n| *n += 1)
         });
         taken.then(|| Self {
@@ -167,5 +172,20 @@ mod tests {
         released.await;
         assert!(!leases.is_in_use());
         assert!(leases.hold().is_none() && leases.occupy().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_given_back_at_once_begins_the_grace_anew() {
+        let leases = Leases::default();
+        let released = leases.released(GRACE);
+        tokio::pin!(released);
+        for _ in 0..3 {
+            let most = GRACE * 3 / 4;
+            let soon = tokio::time::timeout(most, &mut released).await;
+            assert!(soon.is_err(), "it was needed {most:?} ago");
+            drop(leases.hold().unwrap());
+        }
+        released.await;
+        assert!(leases.hold().is_none());
     }
 }

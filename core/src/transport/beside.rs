@@ -23,14 +23,23 @@ use super::{
     session::MoqSession,
 };
 
-/// How long two connections of a session stay side by side, so that all that is read goes over from one to the other.
-const OVERLAP: Duration = Duration::from_millis(500);
+/// How long two connections of a session stay side by side at least, and at most, so that all that is read goes over from one
+/// to the other.
+const OVERLAP: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+
+/// So many round trips are enough for that: what is there has to be announced on the new connection, asked for, and sent.
+const OVERLAP_ROUNDS: u32 = 4;
 
 /// How often to look meanwhile whether the peer was started anew.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// How often to look at a session that this side does not need, as to whether it needs it now.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
+
+/// How long the others stay beside a connection with this round trip.
+fn overlap(rtt: Duration) -> Duration {
+    (rtt * OVERLAP_ROUNDS).clamp(OVERLAP.0, OVERLAP.1)
+}
 
 type Dialing = BoxFuture<'static, Result<Carrier, ConnectError>>;
 
@@ -128,11 +137,12 @@ fn take_over(peer: &Arc<Peer>, session: &MoqSession, carrier: Carrier, known: &[
     let (session, known, ours_preferred) =
         (session.unheld(), known.to_vec(), peer.ours_preferred());
     session.clone().spawn(async move {
-        let overlap = sleep(OVERLAP);
-        tokio::pin!(overlap);
+        let overlap = overlap(link.path().rtt);
+        let over = sleep(overlap);
+        tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut overlap => break,
+                () = &mut over => break,
                 // There is nothing to go over to: what was read has ended with the old one.
                 () = sleep(GLANCE) => if session.was_started_anew(hop) { break },
             }
@@ -141,7 +151,7 @@ fn take_over(peer: &Arc<Peer>, session: &MoqSession, carrier: Carrier, known: &[
         others.retain(|other| other.link.id() != link.id() && other.link.is_alive());
         let is_new = |other: &Carrier| !known.contains(&other.link.id());
         if !ours_preferred && others.iter().any(|other| is_new(other) && other.incoming) {
-            return end(carrier).await;
+            return end(carrier, overlap).await;
         }
         // It may have been lost again meanwhile.
         if link.is_alive() {
@@ -150,15 +160,16 @@ fn take_over(peer: &Arc<Peer>, session: &MoqSession, carrier: Carrier, known: &[
                 let reason = "nothing came any more, and another connection is in use";
                 silent.link.close(CloseCode::SUPERSEDED, reason);
             }
-            futures_util::future::join_all(others.into_iter().map(end)).await;
+            let ending = others.into_iter().map(|other| end(other, overlap));
+            futures_util::future::join_all(ending).await;
         }
     });
 }
 
-/// Ends a connection that may be in use, when all has gone over to another one.
-async fn end(carrier: Carrier) {
+/// Ends a connection that may be in use, when all has gone over to another one in the time of `overlap`.
+async fn end(carrier: Carrier, overlap: Duration) {
     carrier.drain();
-    sleep(OVERLAP).await;
+    sleep(overlap).await;
     let reason = "another connection is in use";
     carrier.link.close(CloseCode::SUPERSEDED, reason);
 }
@@ -168,7 +179,7 @@ async fn end(carrier: Carrier) {
 pub(super) fn end_dead(session: &MoqSession, joined: &Link) {
     let (session, joined) = (session.unheld(), joined.clone());
     session.clone().spawn(async move {
-        sleep(OVERLAP).await;
+        sleep(overlap(joined.path().rtt)).await;
         for carrier in session.carriers().all() {
             let link = carrier.link;
             if link.id() != joined.id() && !link.responds().await && joined.is_alive() {

@@ -19,8 +19,8 @@
 //!
 //! * It is taken for one of the session if it says so, by the random number that each end has for a session. That of a
 //!   process that was started anew does not, and begins a session of its own, by the rules above.
-//! * Who has dialled it ends the others half a second after it has begun, when what was read of the peer has gone over to
-//!   it. Who was dialled ends those that do not answer.
+//! * Who has dialled it ends the others half a second after it has begun, or four round trips, when what was read of the
+//!   peer has gone over to it. Who was dialled ends those that do not answer.
 //! * Both sides may dial beside. Each takes what the other has dialled, and when that has come first, gives up its own.
 //!   When both are there, who prefers the other's ends its own.
 
