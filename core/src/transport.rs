@@ -26,12 +26,10 @@ mod quota;
 mod reach;
 mod registry;
 mod session;
+mod sync;
 mod tasks;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 pub use admission::{IncomingSession, IncomingSessions};
 pub(crate) use call_slot::RESERVED_NAME;
@@ -47,6 +45,7 @@ pub use policy::{Authorizer, Policy};
 #[cfg(test)]
 pub(crate) use quic::QuicSession;
 pub use session::MoqSession;
+use sync::{lock, now};
 
 /// The ALPNs that are offered and accepted, newest first.
 pub fn alpns() -> impl Iterator<Item = &'static [u8]> {
@@ -105,12 +104,4 @@ pub fn quic_config_with(limits: &Limits) -> QuicTransportConfig {
         .default_path_keep_alive_interval(PATH_KEEP_ALIVE)
         .congestion_controller_factory(Arc::new(congestion::Config::default()))
         .build()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
 }

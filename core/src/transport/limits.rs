@@ -13,7 +13,11 @@ use iroh::endpoint::Connection;
 use moq_lite::StreamError;
 use tracing::warn;
 
-use super::{close::CloseCode, lock, now, quota::Bucket};
+use super::{
+    close::CloseCode,
+    quota::Bucket,
+    sync::{lock, now},
+};
 use crate::broadcast::CatalogLimits;
 
 /// What a peer can make this side keep. Settings of [`LiveBuilder::limits`](crate::LiveBuilder::limits),
