@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span};
 
-use crate::transport::{Link, PathInfo, PathKind};
+use crate::transport::{Link, PathInfo, PathKind, TrafficBytes};
 
 /// How often signals and statistics are taken.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -32,11 +32,12 @@ pub struct NetworkSignals {
     /// How long nothing at all has come from the peer, within an [`INTERVAL`]. Who is there says something each second.
     pub silence: Duration,
     /// Of the packets that this side sent in the interval, or found lost in it, the share that was lost: 0 to 1. What the
-    /// peer's packets lose is not known here.
+    /// peer's packets lose is not known here. When nothing has come for 1.5 s, and something that was sent is without an
+    /// answer, all is lost: 1.
     pub loss_rate: f64,
     /// What can be sent, bits per second: the congestion controller's own estimate where it has one, else its window
     /// over the round-trip time. While little is sent it keeps its last value, also where the path has become thinner;
-    /// once that shows in what is lost, it is what arrives.
+    /// once that shows in what is lost, it is what arrives. Zero where nothing is known: when nothing has come for 1.5 s.
     pub available_bandwidth: u64,
     /// What the peer says that it can send to this side, bits per second: the same estimate of its own congestion
     /// controller.
@@ -103,8 +104,8 @@ impl Unanswered {
     }
 }
 
-/// A silence that is longer than what peers usually leave between two packets: what they said before counts no more.
-const SILENCE: Duration = Duration::from_millis(1500);
+/// A silence that is longer than what peers usually leave between two packets: what was before counts no more.
+pub(crate) const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How many paths are remembered. A connection has a handful at a time.
 const PATHS: usize = 8;
@@ -135,11 +136,15 @@ pub struct Sample {
     pub stream_frames: u64,
     /// Frames sent on all paths that ask for an answer, those of streams too.
     pub questions: u64,
+    /// What has gone over the session so far, over other connections too.
+    pub traffic: TrafficBytes,
 }
 
 /// What is measured: what carries a session at the time, and what the layers above it know of the way down.
 pub(crate) struct Measured {
     pub(crate) link: Link,
+    /// What has gone over the session so far.
+    pub(crate) traffic: TrafficBytes,
     /// What the peer says that it can send, bits per second.
     pub(crate) download_bandwidth: Option<u64>,
     /// How much later than at best what it sends arrives.
@@ -162,6 +167,7 @@ impl Sample {
             acknowledgements: traffic.acknowledgements,
             stream_frames: traffic.stream_frames,
             questions: traffic.questions,
+            traffic: measured.traffic,
         }
     }
 }
@@ -181,11 +187,13 @@ impl SignalMeter {
             self.acknowledgements = Unanswered::default();
         }
         let (unanswered, silence) = self.silence(&sample, last.as_ref());
+        let silent = silence >= SILENCE;
+        let available = path.rate.unwrap_or_else(|| window_rate(path));
         let mut signals = NetworkSignals {
             rtt: path.rtt.max(unanswered),
             silence,
-            available_bandwidth: path.rate.unwrap_or_else(|| window_rate(path)),
-            download_bandwidth: sample.download_bandwidth.filter(|_| silence < SILENCE),
+            available_bandwidth: if silent { 0 } else { available },
+            download_bandwidth: sample.download_bandwidth.filter(|_| !silent),
             download_delay: sample.download_delay,
             path: path.kind,
             ..NetworkSignals::default()
@@ -201,7 +209,9 @@ impl SignalMeter {
             let before = self.before(path, last.path);
             let sent = path.sent_packets.saturating_sub(before.sent_packets);
             let lost = path.lost_packets.saturating_sub(before.lost_packets);
-            if sent + lost > 0 {
+            if silent && unanswered > Duration::ZERO {
+                signals.loss_rate = 1.0;
+            } else if sent + lost > 0 {
                 signals.loss_rate = lost as f64 / (sent + lost) as f64;
             }
             self.congestion_events += path
@@ -277,9 +287,10 @@ pub fn spawn_signal_producer(
     shutdown: CancellationToken,
 ) -> watch::Receiver<NetworkSignals> {
     let (sender, receiver) = watch::channel(NetworkSignals::default());
-    sample(weakly(connection), shutdown, move |_, signals| {
+    let sampling = sample(weakly(connection), shutdown, move |_, signals| {
         sender.send_replace(signals);
     });
+    sampling.map(tokio::spawn);
     receiver
 }
 
@@ -291,19 +302,19 @@ pub(crate) struct Sampled {
 }
 
 impl Sampled {
-    /// Begins to measure what `look` gives, until the session ends.
-    pub(crate) fn spawn(
+    /// Measures what `look` gives, until the session ends. The task is to be spawned where it lives as long.
+    pub(crate) fn begin(
         look: impl Fn() -> Option<Measured> + Send + 'static,
         ended: CancellationToken,
-    ) -> Self {
+    ) -> (Self, Option<impl Future<Output = ()> + Send + 'static>) {
         let (sender, signals) = watch::channel(NetworkSignals::default());
         let stats = NetStats::new();
         let record = stats.clone();
-        sample(look, ended, move |sample, signals| {
+        let sampling = sample(look, ended, move |sample, signals| {
             record.record(sample, signals);
             sender.send_replace(signals);
         });
-        Self { signals, stats }
+        (Self { signals, stats }, sampling)
     }
 }
 
@@ -323,6 +334,9 @@ pub struct NetSnapshot {
     pub path: PathInfo,
     /// How often the path changed.
     pub path_changes: u32,
+    /// What has gone over it so far: over all connections that have carried a session, and over all sessions of a
+    /// [`Subscriber`](crate::Subscriber).
+    pub traffic: TrafficBytes,
 }
 
 impl NetStats {
@@ -350,6 +364,7 @@ impl NetStats {
         let moved = !inner.path.is_same_path(&sample.path);
         inner.path_changes += u32::from(known && moved);
         inner.path = sample.path.clone();
+        inner.traffic = sample.traffic;
         inner.signals = signals;
     }
 }
@@ -372,17 +387,20 @@ pub fn spawn_stats_recorder(
     net_stats: NetStats,
     shutdown: CancellationToken,
 ) {
-    sample(weakly(connection), shutdown, move |sample, signals| {
+    let sampling = sample(weakly(connection), shutdown, move |sample, signals| {
         net_stats.record(sample, signals);
     });
+    sampling.map(tokio::spawn);
 }
 
 /// A connection to be looked at. A strong handle would keep it open after everybody else has let go of it.
 fn weakly(connection: &Connection) -> impl Fn() -> Option<Measured> + Send + 'static {
     let link = Link::from(connection.clone()).weak();
     move || {
+        let link = link.upgrade()?;
         Some(Measured {
-            link: link.upgrade()?,
+            traffic: link.traffic().bytes(),
+            link,
             download_bandwidth: None,
             download_delay: Duration::ZERO,
         })
@@ -391,12 +409,13 @@ fn weakly(connection: &Connection) -> impl Fn() -> Option<Measured> + Send + 'st
 
 /// Takes samples of what `look` gives, until it gives nothing or what has ended, or `shutdown` is cancelled.
 ///
-/// The first is taken at once, so that nobody takes what was not measured yet for a connection that carries nothing.
+/// The first is taken at once, so that nobody takes what was not measured yet for a connection that carries nothing. The
+/// rest is for whoever spawns what this gives.
 fn sample(
     look: impl Fn() -> Option<Measured> + Send + 'static,
     shutdown: CancellationToken,
     mut take: impl FnMut(&Sample, NetworkSignals) + Send + 'static,
-) {
+) -> Option<impl Future<Output = ()> + Send + 'static> {
     let begun = Instant::now();
     let mut meter = SignalMeter::default();
     let mut measure = move || {
@@ -405,7 +424,7 @@ fn sample(
         take(&sample, meter.sample(sample.clone()));
         Some(measured.link.remote_id())
     };
-    let Some(peer) = measure() else { return };
+    let peer = measure()?;
     let span = debug_span!("signals", peer = %peer.fmt_short());
     let sampling = async move {
         let mut interval = tokio::time::interval_at(begun + INTERVAL, INTERVAL);
@@ -420,7 +439,7 @@ fn sample(
             }
         }
     };
-    tokio::spawn(sampling.instrument(span));
+    Some(sampling.instrument(span))
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub use error::{AcceptSessionError, BroadcastError, ConnectError, PublishError};
 use iroh::endpoint::QuicTransportConfig;
 pub use limits::{Limit, Limits};
 pub(crate) use link::Link;
+pub use link::TrafficBytes;
 pub(crate) use moq::WeakMoq;
 pub use moq::{Moq, NewSessions};
 pub use path::{PathChange, PathChanges, PathInfo, PathKind};

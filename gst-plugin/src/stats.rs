@@ -4,26 +4,31 @@
 //! not, as Python reads no GstValueArray without gst-python. (Python has to keep a structure for as long as it looks at what
 //! is in it: PyGObject does not.)
 
-use iroh_live::transport::{MoqSession, PathInfo};
+use iroh_live::transport::{MoqSession, PathInfo, TrafficBytes};
 
 /// The fields of [`with_path`], for the descriptions of the properties.
 macro_rules! path_fields {
     () => {
         "path-type (none, direct or relayed), address, round-trip-time (ns), send-rate (bit/s, 0 if unknown), \
-         packets-sent, packets-lost, bytes-sent, bytes-received, version; all numbers are of 64 bit without sign"
+         packets-sent, packets-lost (of this path), version, and whether it is reached or not bytes-sent, bytes-received \
+         (all so far, over all connections and paths); all numbers are of 64 bit without sign"
     };
 }
 pub(crate) use path_fields;
 
-/// Adds how a peer is reached, with `path-type=none` and nothing else if it is not.
+/// Adds what has gone to a peer and come from it, and how it is reached, with `path-type=none` and nothing else if it is not.
 pub(crate) fn with_path(
     structure: gst::structure::Builder,
     session: Option<&MoqSession>,
+    traffic: TrafficBytes,
 ) -> gst::structure::Builder {
+    let structure = structure
+        .field("bytes-sent", traffic.sent)
+        .field("bytes-received", traffic.received);
     let Some(session) = session else {
         return structure.field("path-type", PathInfo::default().kind.as_str());
     };
-    let (path, connection) = (session.path(), session.connection().stats());
+    let path = session.path();
     structure
         .field("path-type", path.kind.as_str())
         .field("address", path.address)
@@ -31,8 +36,6 @@ pub(crate) fn with_path(
         .field("send-rate", path.rate.unwrap_or(0))
         .field("packets-sent", path.sent_packets)
         .field("packets-lost", path.lost_packets)
-        .field("bytes-sent", connection.udp_tx.bytes)
-        .field("bytes-received", connection.udp_rx.bytes)
         .field("version", session.version().to_string())
 }
 

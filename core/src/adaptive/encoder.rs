@@ -7,6 +7,7 @@ use moq_mux::rate::{Control, Policy};
 
 use crate::{
     NetworkSignals,
+    signals::SILENCE,
     util::window::{SlidingWindow, WindowedMin},
 };
 
@@ -45,6 +46,10 @@ const PROBE: Duration = Duration::from_secs(1);
 /// For so long nothing may be wrong before that; longer each time it goes wrong.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 const LONGEST_HOLD: Duration = Duration::from_secs(16);
+/// A peer that has been silent for no longer than this is taken for one who changes from one network to another: what gets
+/// through afterwards may be as much as before. Who is silent for longer gets this share of it at first.
+const AWAY: Duration = Duration::from_secs(5);
+const AWAY_SHARE: f64 = 0.5;
 /// More has been tried with success when nothing has been wrong for this long since.
 const PROVEN: Duration = Duration::from_secs(5);
 
@@ -81,6 +86,8 @@ pub struct EncoderRate {
     quiet_since: Duration,
     hold: Duration,
     probe: Option<Probe>,
+    /// Whether it was lowered because nothing comes from the peer.
+    away: bool,
 }
 
 /// More than the estimate allows for is tried.
@@ -108,6 +115,7 @@ impl EncoderRate {
             quiet_since: Duration::ZERO,
             hold: FIRST_HOLD,
             probe: None,
+            away: false,
         }
     }
 
@@ -119,13 +127,18 @@ impl EncoderRate {
     /// Takes note of the connection's signals; returns the new bitrate when it is worth setting.
     ///
     /// `produced` is what the encoder gave in the last second, bits per second: a still picture needs less than it may
-    /// take. Without an estimate (zero) the bitrate stays as it is.
+    /// take. Without an estimate (zero) the bitrate stays as it is; it is halved when nothing has come from the peer for longer
+    /// than a hand-over from one network to another usually takes.
     pub fn update(
         &mut self,
         signals: &NetworkSignals,
         produced: u64,
         now: Duration,
     ) -> Option<u64> {
+        if signals.silence >= SILENCE {
+            return self.wait(signals.silence, now);
+        }
+        self.away = false;
         self.recent.push(*signals, now);
         let shortest = self.shortest.update(signals.rtt, now);
         let least = self.least_delay.update(signals.download_delay, now);
@@ -158,6 +171,21 @@ impl EncoderRate {
             self.recent.clear();
         }
         Some(target)
+    }
+
+    /// Nothing comes from the peer.
+    fn wait(&mut self, silence: Duration, now: Duration) -> Option<u64> {
+        // What was before says nothing about what will be.
+        self.recent.clear();
+        self.waiting_since = None;
+        self.probe = None;
+        self.quiet_since = now;
+        if silence < AWAY || std::mem::replace(&mut self.away, true) {
+            return None;
+        }
+        let rate = Rate::from_bps((self.target() as f64 * AWAY_SHARE) as u64);
+        let target = self.control.update(Some(rate), self.epoch + now)?;
+        Some(target.as_bps())
     }
 
     fn link(&self, signals: &NetworkSignals, path: Path, produced: f64, waiting: bool) -> Link {

@@ -160,3 +160,25 @@ fn a_path_that_is_used_again_goes_on_where_it_was_left() {
     }
     assert!(meter.left.len() <= PATHS);
 }
+
+#[test]
+fn who_is_silent_has_no_bandwidth_and_loses_all() {
+    let mut meter = SignalMeter::default();
+    let mut sample = |ms, packets, pings, sent, lost| {
+        let mut counted = counted(ms, packets, packets, 0, pings);
+        counted.path = sample(ms, sent, lost, 0).path;
+        let signals = meter.sample(counted);
+        (signals.available_bandwidth, signals.loss_rate)
+    };
+    sample(0, 100, 0, 100, 0);
+    assert_eq!(sample(200, 110, 0, 110, 0), (2_000_000, 0.0));
+    assert_eq!(sample(1400, 110, 1, 130, 0), (2_000_000, 0.0));
+    assert_eq!(sample(1800, 110, 2, 132, 0), (0, 1.0));
+    // Also when nothing more is sent.
+    assert_eq!(sample(2000, 110, 2, 132, 0), (0, 1.0));
+    // It speaks again, and that is what is so now. What was lost meanwhile is found.
+    assert_eq!(sample(2200, 111, 3, 133, 9), (2_000_000, 0.9));
+    assert_eq!(sample(2400, 112, 3, 134, 9), (2_000_000, 0.0));
+    // Who has asked for nothing knows of no loss.
+    assert_eq!(sample(4400, 112, 3, 134, 9), (0, 0.0));
+}

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     broadcast::{Activity, Incarnation, RemoteBroadcast, Upstream, UpstreamError},
     signals::{INTERVAL, NetSnapshot, NetStats, NetworkSignals},
-    transport::{MoqSession, WeakMoq},
+    transport::{MoqSession, TrafficBytes, WeakMoq},
 };
 
 /// How often it is looked whether media comes: half of [`INTERVAL`].
@@ -61,11 +61,34 @@ pub(super) struct Actor {
     /// Counts the broadcasts that were followed.
     incarnations: u64,
     measured: Option<Measured>,
+    traffic: Traffic,
     /// When the last frame of the broadcast that is followed came, as far as the machine knows.
     last_frame: Option<Instant>,
     looked_around: Option<Instant>,
     /// Since it was measured last.
     ticks: u32,
+}
+
+/// What has gone over the sessions that were used, one after the other.
+#[derive(Debug, Default)]
+struct Traffic {
+    before: TrafficBytes,
+    /// The session that is used now, and what had gone over it when that began: others may have used it before.
+    current: Option<(MoqSession, TrafficBytes)>,
+}
+
+impl Traffic {
+    /// All so far.
+    fn total(&self) -> TrafficBytes {
+        let current = self.current.as_ref();
+        let current = current.map(|(session, begun)| session.traffic().since(*begun));
+        self.before + current.unwrap_or_default()
+    }
+
+    fn use_session(&mut self, session: Option<&MoqSession>) {
+        self.before = self.total();
+        self.current = session.map(|session| (session.unheld(), session.traffic()));
+    }
 }
 
 /// What is measured of the session.
@@ -108,6 +131,7 @@ impl Actor {
             found: None,
             incarnations: 0,
             measured: None,
+            traffic: Traffic::default(),
             last_frame: None,
             looked_around: None,
             ticks: 0,
@@ -270,6 +294,7 @@ impl Actor {
     }
 
     fn use_session(&mut self, session: Option<&MoqSession>) {
+        self.traffic.use_session(session);
         self.outputs
             .session
             .send_replace(session.map(MoqSession::unheld));
@@ -331,6 +356,7 @@ impl Actor {
         };
         signals.last_frame_age = age;
         snapshot.signals.last_frame_age = age;
+        snapshot.traffic = self.traffic.total();
         self.outputs.signals.send_replace(signals);
         self.outputs.stats.set(snapshot);
     }

@@ -1,6 +1,9 @@
 //! The links that carry one session: one, and for a while two, when another one takes over.
 
-use std::sync::Arc;
+use std::{
+    ops::Add,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::{Stream, StreamExt};
 use moq_lite::{bandwidth, goaway::Goaway};
@@ -9,7 +12,8 @@ use tokio::sync::watch;
 use super::{
     close::CloseCode,
     limits::{Limit, LimitGuard},
-    link::Link,
+    link::{Link, TrafficBytes},
+    lock,
 };
 use crate::broadcast::CatalogGuard;
 
@@ -53,6 +57,8 @@ impl Carrier {
 /// The links of one session, the newest last. There is always one, which may have ended.
 pub(super) struct Carriers {
     list: watch::Sender<Vec<Carrier>>,
+    /// What has gone over those that were removed. Locked within the list.
+    removed: Mutex<TrafficBytes>,
 }
 
 /// The newest one that has not ended, or else the newest.
@@ -65,7 +71,21 @@ impl Carriers {
     pub(super) fn new(first: Carrier) -> Arc<Self> {
         Arc::new(Self {
             list: watch::Sender::new(vec![first]),
+            removed: Mutex::default(),
         })
+    }
+
+    /// What has gone over all of them so far, those that were removed too.
+    pub(super) fn traffic(&self) -> TrafficBytes {
+        let list = self.list.borrow();
+        let removed = *lock(&self.removed);
+        let traffic = list.iter().map(|carrier| carrier.link.traffic().bytes());
+        traffic.fold(removed, Add::add)
+    }
+
+    fn note_removed(&self, carrier: &Carrier) {
+        let mut removed = lock(&self.removed);
+        *removed = *removed + carrier.link.traffic().bytes();
     }
 
     /// The one that is used now.
@@ -99,6 +119,7 @@ impl Carriers {
                 for old in list.drain(..too_many) {
                     old.link
                         .close(CloseCode::SUPERSEDED, "too many connections of one session");
+                    self.note_removed(&old);
                 }
             }
             alive
@@ -110,7 +131,9 @@ impl Carriers {
         self.list.send_if_modified(|list| {
             let others = list.len() > 1;
             if others {
-                list.retain(|carrier| carrier.link.id() != link.id());
+                for removed in list.extract_if(.., |carrier| carrier.link.id() == link.id()) {
+                    self.note_removed(&removed);
+                }
             }
             others
         });

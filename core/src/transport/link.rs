@@ -1,6 +1,7 @@
 //! What carries a session: an iroh connection. A session may have several, one after the other or side by side.
 
 use std::{
+    ops::Add,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -45,6 +46,47 @@ pub(crate) struct Traffic {
     pub(crate) stream_frames: u64,
     /// Frames sent that ask the peer for an answer, those of streams too.
     pub(crate) questions: u64,
+}
+
+/// Bytes that have gone over a session, with all that QUIC adds and sends again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TrafficBytes {
+    /// From the peer.
+    pub received: u64,
+    /// To the peer.
+    pub sent: u64,
+}
+
+impl TrafficBytes {
+    /// What has come in addition since it was `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received.saturating_sub(before.received),
+            sent: self.sent.saturating_sub(before.sent),
+        }
+    }
+}
+
+impl Add for TrafficBytes {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+        }
+    }
+}
+
+impl Traffic {
+    /// The bytes of it.
+    pub(crate) fn bytes(&self) -> TrafficBytes {
+        TrafficBytes {
+            received: self.received_bytes,
+            sent: self.sent_bytes,
+        }
+    }
 }
 
 impl WeakLink {

@@ -22,7 +22,7 @@ use super::{
     error::{BroadcastError, PublishError},
     grant::Publication,
     grants::{Grants, next_id},
-    link::Link,
+    link::{Link, TrafficBytes},
     lock,
     name::{normal_name, valid_name},
     origins::Origins,
@@ -288,22 +288,23 @@ impl MoqSession {
         self.link().path()
     }
 
+    /// How much has gone over the session so far, over all connections that have carried it.
+    pub fn traffic(&self) -> TrafficBytes {
+        self.inner.carriers.traffic()
+    }
+
     /// How the peer is reached, as it changes.
     pub fn path_changes(&self) -> PathChanges {
         let links = self.inner.carriers.links();
         PathChanges::over(links.map(|link| link.connection().clone()))
     }
 
-    /// The state of the network, every 200 ms until the session ends.
-    ///
-    /// Must be called in a tokio runtime. However many ask, it is measured once.
+    /// The state of the network, every 200 ms until the session ends. However many ask, it is measured once.
     pub fn signals(&self) -> watch::Receiver<NetworkSignals> {
         self.sampled().signals.clone()
     }
 
     /// Statistics, for a display; taken from the first call on, until the session ends.
-    ///
-    /// Must be called in a tokio runtime.
     pub fn stats(&self) -> NetStats {
         self.sampled().stats.clone()
     }
@@ -313,15 +314,22 @@ impl MoqSession {
         inner.sampled.get_or_init(|| {
             let (carriers, readers) = (Arc::downgrade(&inner.carriers), inner.readers.clone());
             let look = move || {
-                let current = carriers.upgrade()?.current();
+                let carriers = carriers.upgrade()?;
+                let current = carriers.current();
                 let now = std::time::Instant::now();
                 Some(Measured {
                     download_bandwidth: current.peer_rate(),
                     download_delay: readers.download_delay(now).unwrap_or_default(),
                     link: current.link,
+                    traffic: carriers.traffic(),
                 })
             };
-            Sampled::spawn(look, inner.ended.clone())
+            let (sampled, sampling) = Sampled::begin(look, inner.ended.clone());
+            // Who asks first may be gone before the session is.
+            if let Some(sampling) = sampling {
+                inner.tasks.spawn(sampling);
+            }
+            sampled
         })
     }
 

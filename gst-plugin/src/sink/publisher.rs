@@ -155,8 +155,9 @@ impl Publisher {
     pub(super) fn stats(&self) -> Vec<(String, gst::Structure)> {
         let sessions = self.live.transport().sessions();
         let sessions = sessions.borrow();
-        let stats = |session| {
-            stats::with_path(gst::Structure::builder("subscriber"), Some(session)).build()
+        let stats = |session: &MoqSession| {
+            let structure = gst::Structure::builder("subscriber");
+            stats::with_path(structure, Some(session), session.traffic()).build()
         };
         sessions
             .iter()

@@ -44,7 +44,7 @@ pub(super) async fn watch<O: Observer>(run: Arc<Run<O>>) {
     }
     let subscriber = subscriber.spawn();
     // There is one subscriber a run.
-    let _ = run.signals.set(subscriber.signals());
+    let _ = run.net_stats.set(subscriber.stats());
     run.set_status(Status::Connecting);
     let watched = Follower::new(run.clone(), subscriber).follow().await;
     run.observer.set_session(None);

@@ -8,7 +8,7 @@ use iroh_live::{
     LiveTicket,
     broadcast::MediaKind,
     media::{caps::src_caps, receive::PlayoutClock},
-    transport::MoqSession,
+    transport::{MoqSession, TrafficBytes},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -347,7 +347,7 @@ impl IrohLiveSrc {
             max_age: max_age.subscribe(),
             playing: playing.subscribe(),
             timeout: settings.timeout(),
-            signals: OnceLock::new(),
+            net_stats: OnceLock::new(),
             progress: Mutex::default(),
         });
         let (watched, cancelled) = (run.clone(), cancel.clone());
@@ -501,11 +501,13 @@ impl IrohLiveSrc {
             .map(|track| (track.ghost.name().into(), track.stats()));
         let mut stats = gst::Structure::builder("application/x-irohlivesrc-stats")
             .field("tracks", stats::nested("tracks", tracks));
+        let mut traffic = TrafficBytes::default();
         if let Some(running) = &*lock(&self.running) {
             stats = running.run.add_stats(stats);
+            traffic = running.run.known().traffic;
         }
         let session = lock(&self.state).session.clone();
-        stats::with_path(stats, session.as_ref()).build()
+        stats::with_path(stats, session.as_ref(), traffic).build()
     }
 }
 

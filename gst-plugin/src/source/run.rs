@@ -9,7 +9,8 @@ use std::{
 
 use gst::glib;
 use iroh_live::{
-    Live, LiveTicket, NetworkSignals, media::receive::PlayoutClock, transport::MoqSession,
+    Live, LiveTicket, NetStats, media::receive::PlayoutClock, signals::NetSnapshot,
+    transport::MoqSession,
 };
 use tokio::sync::watch;
 
@@ -54,7 +55,7 @@ pub(super) struct Run<O> {
     /// After how long without the broadcast to give up.
     pub(super) timeout: Option<Duration>,
     /// What the network is like, once there is a subscription.
-    pub(super) signals: OnceLock<watch::Receiver<NetworkSignals>>,
+    pub(super) net_stats: OnceLock<NetStats>,
     pub(super) progress: Mutex<Progress>,
 }
 
@@ -78,10 +79,15 @@ impl<O: Observer> Run<O> {
         self.observer.set_status(status);
     }
 
+    /// What is known of the network.
+    pub(super) fn known(&self) -> NetSnapshot {
+        let stats = self.net_stats.get();
+        stats.map(NetStats::snapshot).unwrap_or_default()
+    }
+
     /// Adds what is known of all tracks together.
     pub(super) fn add_stats(&self, stats: gst::structure::Builder) -> gst::structure::Builder {
-        let signals = self.signals.get();
-        let age = signals.and_then(|signals| signals.borrow().last_frame_age);
+        let age = self.known().signals.last_frame_age;
         stats
             .field("jitter", stats::nanos(self.clock.jitter()))
             .field("subscriber", self.live.endpoint().id().to_string())

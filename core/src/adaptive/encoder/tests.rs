@@ -121,15 +121,71 @@ impl Line {
                 send_rate: through as u64,
                 ..NetworkSignals::default()
             };
-            self.produced.push_back(produced);
-            if self.produced.len() > 5 {
-                self.produced.pop_front();
-            }
-            let produced = self.produced.iter().sum::<u64>() / self.produced.len() as u64;
+            let produced = self.produce();
             targets.extend(self.rate.update(&signals, produced, self.now));
         }
         (longest, targets)
     }
+
+    /// Produces what the target asks for, for a tick; returns what it was in the last second.
+    fn produce(&mut self) -> u64 {
+        self.produced.push_back(self.rate.target());
+        if self.produced.len() > 5 {
+            self.produced.pop_front();
+        }
+        self.produced.iter().sum::<u64>() / self.produced.len() as u64
+    }
+
+    /// Nothing comes for a while; returns the targets that were set. What was produced meanwhile is lost.
+    fn be_silent(&mut self, time: Duration) -> Vec<u64> {
+        let (begun, mut targets) = (self.now, Vec::new());
+        while self.now < begun + time {
+            self.now += TICK;
+            let silence = self.now - begun;
+            let is_long = silence >= SILENCE;
+            let signals = NetworkSignals {
+                rtt: RTT.max(silence),
+                silence,
+                loss_rate: if is_long { 1.0 } else { 0.0 },
+                available_bandwidth: if is_long { 0 } else { self.seen as u64 },
+                send_rate: 20_000,
+                ..NetworkSignals::default()
+            };
+            let produced = self.produce();
+            targets.extend(self.rate.update(&signals, produced, self.now));
+        }
+        targets
+    }
+}
+
+#[test]
+fn a_hand_over_is_sat_out() {
+    for path_queue in [true, false] {
+        let mut line = Line::new(10e6, path_queue);
+        line.run(Duration::from_secs(10));
+        line.be_silent(AWAY - TICK);
+        // One step, before it was known that it is no queue.
+        let after = line.rate.target();
+        assert!(after >= 1_700_000, "{after}");
+        line.run(Duration::from_secs(5));
+        assert_eq!(line.rate.target(), 2_000_000);
+    }
+}
+
+#[test]
+fn who_is_away_for_longer_gets_less_at_first() {
+    let mut line = Line::new(10e6, true);
+    line.run(Duration::from_secs(10));
+    let before = line.rate.target();
+    let targets = line.be_silent(Duration::from_secs(60));
+    assert!(targets.is_sorted_by(|a, b| a > b), "{targets:?}");
+    let after = line.rate.target();
+    assert!(after > before / 3 && after <= before / 2, "{after}");
+    line.run(Duration::from_secs(15));
+    assert_eq!(line.rate.target(), before);
+    // The next time, too.
+    line.be_silent(AWAY + TICK);
+    assert!(line.rate.target() <= before / 2);
 }
 
 #[test]

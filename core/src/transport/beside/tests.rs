@@ -10,7 +10,7 @@ use crate::{
     EncodedFrame, Live, LocalBroadcast, RemoteBroadcast, TrackConfig,
     broadcast::{EncodedReader, VideoConfig, catalog::VideoCodec},
     endpoint::EndpointConfig,
-    transport::peer::Peer,
+    transport::{TrafficBytes, peer::Peer},
 };
 
 /// Generous: a limit for what hangs, not a measure of speed.
@@ -191,6 +191,55 @@ async fn when_both_dial_beside_at_once_one_connection_is_left() {
     feeding.abort();
     for live in &pair.lives {
         assert_eq!(live.transport().sessions().borrow().len(), 1);
+    }
+}
+
+#[test]
+fn two_connections_overlap_for_some_round_trips() {
+    let of = |ms| overlap(Duration::from_millis(ms)).as_millis();
+    assert_eq!([of(0), of(40), of(300), of(5000)], [500, 500, 1200, 2000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_gone_over_a_session_is_counted_over_all_its_connections() {
+    let pair = Pair::connected().await;
+    let mut last = [TrafficBytes::default(); 2];
+    for round in 0..3 {
+        let old = pair.ids();
+        for (session, last) in pair.sessions.iter().zip(&mut last) {
+            let (now, link) = (session.traffic(), session.link().traffic().bytes());
+            let before = std::mem::replace(last, now);
+            assert!(now.received > before.received && now.sent > before.sent);
+            assert_eq!(now.received > link.received, round > 0, "{now:?} {link:?}");
+        }
+        pair.dial_beside(0).await;
+        pair.have_one([&old[0], &old[1]]).await;
+    }
+    // The statistics show the same.
+    let (session, stats) = (&pair.sessions[0], pair.sessions[0].stats());
+    let shown = async {
+        while stats.snapshot().traffic.received < last[0].received {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("statistics", shown).await;
+    assert!(stats.snapshot().traffic.sent <= session.traffic().sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_go_on_after_the_runtime_of_who_asked_first() {
+    let pair = Pair::connected().await;
+    let session = pair.sessions[0].clone();
+    let asking = std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async { session.signals() })
+    });
+    let mut signals = tokio::task::spawn_blocking(|| asking.join().unwrap())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        soon("signals", signals.changed()).await.unwrap();
     }
 }
 
