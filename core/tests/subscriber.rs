@@ -151,10 +151,17 @@ async fn a_session_that_the_publisher_closes_is_made_again() {
     let mut reader = open(&subscriber).await;
     let first = movie.during(frame_of(&mut reader, 1)).await;
     let session = subscriber.session().expect("it is up");
+    let shown = async {
+        while subscriber.stats().snapshot().traffic.received == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    movie.during(shown).await;
     for session in publisher.transport().sessions().borrow().iter() {
         session.close(CloseCode::new(CloseCode::FIRST_OWN), "for a test");
     }
     soon("the end", session.closed()).await;
+    let before = subscriber.stats().snapshot().traffic;
     let next = async {
         loop {
             let frame = frame_of(&mut reader, 1).await;
@@ -165,6 +172,18 @@ async fn a_session_that_the_publisher_closes_is_made_again() {
     };
     assert!(movie.during(next).await.discontinuity);
     assert!(!subscriber.session().expect("it is up").is_same(&session));
+    // What has gone over the first one counts on.
+    let counted = async {
+        loop {
+            let now = subscriber.stats().snapshot().traffic;
+            assert!(now.received >= before.received && now.sent >= before.sent);
+            if now.received > before.received + 1000 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    movie.during(counted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
