@@ -8,7 +8,7 @@ use common::{addr, guarded, live, media, soon};
 use iroh_live::{
     Call, CallError, DisconnectReason, EncodedFrame, Live, Policy,
     broadcast::{EncodedReader, LocalTrack, VideoConfig, catalog::VideoCodec},
-    call::Decline,
+    call::{Decline, IncomingCalls},
     endpoint::EndpointConfig,
     iroh::protocol::Router,
     transport::{CloseCode, PathKind},
@@ -314,6 +314,42 @@ async fn callers_ring_and_are_answered_or_declined_whatever_the_session_carries(
     assert!(watching.unwrap().session().is_alive());
     b.shutdown().await;
     assert!(soon("the end", calls.next()).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_given_up_is_not_taken_for_the_next_one() {
+    let (a, b) = (live().await, live().await);
+    let (movie, _track) = media("movie");
+    b.publish("movie", &movie).unwrap();
+    let mut calls = Call::incoming(&b);
+    // On a session that stays.
+    let watching = soon("movie", a.subscribe(addr(&b), "movie")).await.unwrap();
+    let ring = async |calls: &mut IncomingCalls| {
+        let (mine, _track) = media("dialer");
+        let dialing = Call::dial(&a, addr(&b), mine);
+        tokio::pin!(dialing);
+        tokio::select! {
+            call = soon("ring", calls.next()) => call.unwrap(),
+            _ = &mut dialing => panic!("nobody has answered"),
+        }
+    };
+    let given_up = ring(&mut calls).await;
+    soon("given up", given_up.gave_up()).await;
+    let (theirs, _theirs) = media("acceptor");
+    let error = soon("no call", given_up.accept(theirs.clone()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Ended(_)), "{error}");
+    // Neither is the next one in its way.
+    let accepting = async { calls.next().await.unwrap().accept(theirs).await };
+    let (mine, _mine) = media("dialer");
+    let dialing = Call::dial(&a, addr(&b), mine);
+    let (dialed, accepted) = soon("call", async { tokio::join!(dialing, accepting) }).await;
+    let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+    assert_eq!(tracks_of(&dialed).await, ["acceptor"]);
+    assert_eq!(tracks_of(&accepted).await, ["dialer"]);
+    assert!(!dialed.has_ended() && !accepted.has_ended());
+    assert!(watching.session().is_alive());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -219,6 +219,13 @@ impl RemoteBroadcast {
         }
     }
 
+    /// Whether both read from the same broadcast now.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (one, other) = (self.incarnation(), other.incarnation());
+        one.zip(other)
+            .is_some_and(|(one, other)| one.broadcast.is_clone(&other.broadcast))
+    }
+
     /// Whether it is known to be over.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.source {

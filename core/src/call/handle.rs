@@ -75,7 +75,7 @@ impl Call {
         let remote = remote.into();
         loop {
             let session = live.transport().connect(remote.clone()).await?;
-            match Self::join(session.clone(), local.clone()).await {
+            match Self::join(session.clone(), local.clone(), None).await {
                 Err(CallError::Ended(_) | CallError::Publish(PublishError::Ended))
                     if session.was_left_unused() => {}
                 joined => return joined,
@@ -94,12 +94,21 @@ impl Call {
     /// # Errors
     /// See [`CallError`].
     pub async fn accept(session: MoqSession, local: LocalBroadcast) -> Result<Self, CallError> {
-        Self::join(session, local).await
+        Self::join(session, local, None).await
     }
 
-    async fn join(session: MoqSession, local: LocalBroadcast) -> Result<Self, CallError> {
-        let line = Line::open(session, &local).await?;
-        let remote = line.answer().await?;
+    /// With the media of the `caller`, where it is an answer to one that is known.
+    pub(super) async fn join(
+        session: MoqSession,
+        local: LocalBroadcast,
+        caller: Option<RemoteBroadcast>,
+    ) -> Result<Self, CallError> {
+        let line = Line::open(session, &local, caller.as_ref()).await?;
+        let remote = match caller {
+            // Not what is offered by now: it may have hung up, and then there is nothing to wait for.
+            Some(caller) => caller,
+            None => line.answer().await?,
+        };
         line.remote.get_or_init(|| remote.clone());
         let call = Self {
             local,
@@ -149,8 +158,7 @@ impl Call {
             };
             let Some(found) = found else { return };
             let found = line.hung_up.get().cloned().unwrap_or(found);
-            // Of a session that the peer dialled only the peer knows whether it is needed for something else.
-            line.hang_up(!line.session.is_incoming());
+            line.let_go();
             // Last, as the next call may begin now.
             finish(&end, found);
         });

@@ -144,7 +144,7 @@ async fn ring(session: MoqSession, mut last: Option<RemoteBroadcast>) -> Option<
             // What was offered on it can still be found for a moment.
             return None;
         }
-        if session.call().is_taken() {
+        if session.call().is_taken() || session.call().was_with(&remote) {
             // It is the answer to a call of this side.
             last = Some(remote);
         } else {
@@ -181,10 +181,10 @@ impl IncomingCall {
     /// Takes the call. Cancel safe: dropping the future hangs up.
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// [`CallError::Ended`] if the caller has hung up meanwhile; else see [`CallError`].
     pub async fn accept(mut self, local: LocalBroadcast) -> Result<Call, CallError> {
         self.ringing = false;
-        Call::accept(self.session.clone(), local).await
+        Call::join(self.session.clone(), local, Some(self.remote.clone())).await
     }
 
     /// Turns the caller away, who hears of it at once.
@@ -208,7 +208,7 @@ impl IncomingCall {
     fn held(self) -> Option<Self> {
         let session = self.session.held()?;
         Some(Self {
-            remote: self.remote.clone(),
+            remote: session.keep(self.remote.clone()),
             session,
             ringing: true,
         })

@@ -17,6 +17,8 @@ pub(super) struct Line {
     pub(super) session: MoqSession,
     /// What may say that an earlier call was declined.
     declined_before: Vec<String>,
+    /// This side's media, once it is offered.
+    offered: OnceLock<u64>,
     pub(super) remote: OnceLock<RemoteBroadcast>,
     /// This side has hung up, and so what the peer does then is no news.
     pub(super) hung_up: OnceLock<Disconnect>,
@@ -24,9 +26,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Offers this side's media, unless the `caller` that it answers has hung up meanwhile.
     pub(super) async fn open(
         session: MoqSession,
         local: &LocalBroadcast,
+        caller: Option<&RemoteBroadcast>,
     ) -> Result<Self, CallError> {
         if !session.call().take() {
             return Err(CallError::InCall);
@@ -34,18 +38,33 @@ impl Line {
         let line = Self {
             declined_before: session.announced(),
             session,
+            offered: OnceLock::new(),
             remote: OnceLock::new(),
             hung_up: OnceLock::new(),
             open: Mutex::new(true),
         };
         line.session.call().last_call_gone().await;
-        line.session
-            .announce(CALL_BROADCAST_NAME.into(), local, false)?;
+        if caller.is_some_and(RemoteBroadcast::is_closed) {
+            line.let_go();
+            let ended = line.session.ended();
+            let end = ended.unwrap_or_else(|| Disconnect::remote(CloseCode::DONE, HUNG_UP));
+            return Err(CallError::Ended(BroadcastError::Session(end)));
+        }
+        let name = CALL_BROADCAST_NAME.into();
+        let _ = line.offered.set(line.session.announce(name, local, false)?);
         Ok(line)
     }
 
     /// Waits for the peer's media.
     pub(super) async fn answer(&self) -> Result<RemoteBroadcast, CallError> {
+        let answer = self.answered().await;
+        if answer.is_err() {
+            self.let_go();
+        }
+        answer
+    }
+
+    async fn answered(&self) -> Result<RemoteBroadcast, CallError> {
         let answer = tokio::select! {
             answer = self.session.resolve(CALL_BROADCAST_NAME) => answer,
             error = declined(&self.session, &self.declined_before) => return Err(error),
@@ -65,6 +84,12 @@ impl Line {
         })
     }
 
+    /// Ends the call on this side, as the peer has ended it.
+    pub(super) fn let_go(&self) {
+        // Of a session that the peer dialled only the peer knows whether it is needed for something else.
+        self.hang_up(!self.session.is_incoming());
+    }
+
     /// Ends the call on this side, and the session if `close` says so and nothing else needs it. When this returns, the
     /// place for a call is free, whoever was the first to hang up.
     pub(super) fn hang_up(&self, close: bool) {
@@ -73,9 +98,12 @@ impl Line {
             if close && !self.session.is_in_use() {
                 self.session.close(CloseCode::DONE, HUNG_UP);
             }
-            self.session.unpublish(CALL_BROADCAST_NAME);
+            // The peer calls again as soon as it hears of the end, and the place is to be free by then.
             let remote = self.remote.get().cloned();
             self.session.call().give_back(remote);
+            if let Some(offered) = self.offered.get() {
+                self.session.take_back(CALL_BROADCAST_NAME, *offered);
+            }
         }
     }
 }

@@ -44,6 +44,12 @@ impl CallSlot {
         self.taken.load(Ordering::Acquire)
     }
 
+    /// Whether it is the peer's media of the call before.
+    pub(crate) fn was_with(&self, remote: &RemoteBroadcast) -> bool {
+        let last = lock(&self.last);
+        last.as_ref().is_some_and(|last| last.is_same(remote))
+    }
+
     /// Waits until the peer has taken back the call before, so that this side does not take it for the next one. Cancel
     /// safe.
     pub(crate) async fn last_call_gone(&self) {

@@ -346,21 +346,23 @@ impl MoqSession {
         broadcast: &LocalBroadcast,
     ) -> Result<(), PublishError> {
         let name = valid_name(&name.into())?;
-        self.announce(name, broadcast, true)
+        self.announce(name, broadcast, true).map(drop)
     }
 
-    /// The same under any name; with `counted`, a peer that watches it is a reason to keep the session.
+    /// The same under any name; with `counted`, a peer that watches it is a reason to keep the session. Gives a number to
+    /// [take it back](Self::take_back) by.
     pub(crate) fn announce(
         &self,
         name: String,
         broadcast: &LocalBroadcast,
         counted: bool,
-    ) -> Result<(), PublishError> {
+    ) -> Result<u64, PublishError> {
         if !self.is_alive() {
             return Err(PublishError::Ended);
         }
+        let id = next_id();
         let publication = Publication {
-            id: next_id(),
+            id,
             name,
             source: broadcast.consume(),
             audience: broadcast.audience().clone(),
@@ -369,7 +371,13 @@ impl MoqSession {
             counted,
         };
         self.inner.grants.announce(&publication, || true);
-        Ok(())
+        Ok(id)
+    }
+
+    /// Takes back what was announced with this number, and not what has its name by now.
+    pub(crate) fn take_back(&self, name: &str, id: u64) {
+        let grants = &self.inner.grants;
+        grants.withdraw(name, StopReason::Withdrawn, |granted| granted.id == id);
     }
 
     /// Takes back what [`publish`](Self::publish) offered. If the peer watches it, that ends, and it is told why.
@@ -431,14 +439,21 @@ impl MoqSession {
             end = self.disconnected() => return Err(BroadcastError::Session(end)),
         };
         match resolved {
-            Ok(broadcast) => Ok(RemoteBroadcast::new(name.to_owned(), broadcast)
-                .with_peer_rate(self.peer_rate())
-                .with_readers(self.inner.readers.clone())
-                .with_catalog_guard(self.catalog_guard())
-                .with_lease(self.lease.clone())),
+            Ok(broadcast) => {
+                let broadcast = RemoteBroadcast::new(name.to_owned(), broadcast)
+                    .with_peer_rate(self.peer_rate())
+                    .with_readers(self.inner.readers.clone())
+                    .with_catalog_guard(self.catalog_guard());
+                Ok(self.keep(broadcast))
+            }
             Err(error) if self.is_alive() => Err(BroadcastError::new(name, error)),
             Err(_) => Err(BroadcastError::Session(self.disconnected().await)),
         }
+    }
+
+    /// What keeps the session as this handle does.
+    pub(crate) fn keep(&self, broadcast: RemoteBroadcast) -> RemoteBroadcast {
+        broadcast.with_lease(self.lease.clone())
     }
 
     /// What catalogs of the peer may be.
