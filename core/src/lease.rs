@@ -1,6 +1,9 @@
 //! Who needs something that is shared, so that it can be let go of when nobody does.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -29,6 +32,22 @@ struct Count {
 /// The leases of one thing.
 #[derive(Debug, Default)]
 pub(crate) struct Leases(watch::Sender<Count>);
+
+/// The leases of a thing that may not be there yet. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LaterLeases(Arc<OnceLock<Arc<Leases>>>);
+
+impl LaterLeases {
+    /// The thing is there. The first one counts.
+    pub(crate) fn set(&self, leases: Arc<Leases>) {
+        let _ = self.0.set(leases);
+    }
+
+    /// See [`Leases::hold`]. `None` also when it is not there yet.
+    pub(crate) fn hold(&self) -> Option<Lease> {
+        self.0.get()?.hold()
+    }
+}
 
 /// A reason to keep a thing, until it is dropped. A clone is another one.
 #[derive(Debug)]

@@ -153,6 +153,58 @@ async fn a_session_stays_while_the_peer_watches_what_was_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_is_delivered_before_the_session_ends() {
+    let dialer = live().await;
+    let (movie, mut track) = media("movie");
+    dialer.publish("movie", &movie).unwrap();
+    let (viewer_is_at, viewer) = tokio::sync::oneshot::channel();
+    let (has_begun, begun) = tokio::sync::oneshot::channel();
+    let viewing = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let viewing = async {
+            let viewer = live().await;
+            let mut incoming = viewer.transport().incoming();
+            viewer_is_at.send(addr(&viewer)).unwrap();
+            let session = soon("session", incoming.next()).await.unwrap();
+            let watching = soon("movie", session.subscribe("movie")).await.unwrap();
+            let config = VideoConfig::new(VideoCodec::VP8).into();
+            let reading = watching.subscribe("movie", &config, Duration::from_secs(30));
+            let mut reader = soon("a reader", reading).await.unwrap();
+            soon("a frame", reader.next()).await.unwrap().unwrap();
+            has_begun.send(()).unwrap();
+            // Nothing gets here for longer than a session stays that nobody needs.
+            std::thread::sleep(Duration::from_secs(4));
+            let mut frames = 0;
+            while soon("a frame", reader.next()).await.unwrap().is_some() {
+                frames += 1;
+            }
+            drop((reader, watching));
+            let end = soon("the end", session.disconnected()).await;
+            (frames, end.code)
+        };
+        runtime.unwrap().block_on(viewing)
+    });
+    let session = dialer.transport().connect(viewer.await.unwrap());
+    let session = soon("session", session).await.unwrap();
+    let mut frame = |number: u64| {
+        let time = Duration::from_millis(number * 40);
+        let frame = EncodedFrame::new(time, vec![0; 10_000], number == 0);
+        track.write(frame).unwrap();
+    };
+    frame(0);
+    soon("the viewer", begun).await.unwrap();
+    (1..=100).for_each(frame);
+    track.finish().unwrap();
+    drop((track, movie, session));
+    let viewed = tokio::task::spawn_blocking(|| viewing.join().unwrap());
+    let (frames, end) = soon("the viewer", viewed).await.unwrap();
+    assert_eq!(frames, 100);
+    assert_eq!(end, Some(CloseCode::UNUSED));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_may_take_its_time_to_say_what_the_peer_may_watch() {
     let other = live().await;
     let dialer = guarded(Policy::authorizer(|_, _| {

@@ -73,6 +73,7 @@ async fn enter(
     let peer = registry.peer(connection.remote_id());
     let guard = registry.limiter.guard(connection.clone());
     let quic = QuicSession::new(guard.clone());
+    let leases = quic.leases();
     let server = Server::new();
     let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
     let hop = handshake.peer_hop();
@@ -121,7 +122,7 @@ async fn enter(
         return Err(AcceptSessionError::Gone(gone));
     }
     registry.drive_session(driver, &guard, &origins, &span);
-    let carrier = Carrier::new(guard, moq, true);
+    let carrier = Carrier::new(guard, leases, moq, true);
     if let Turn::Join(session) = turn {
         let link = carrier.link.clone();
         if !session.join(carrier) {

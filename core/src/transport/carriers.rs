@@ -15,7 +15,7 @@ use super::{
     link::{Link, TrafficBytes},
     lock,
 };
-use crate::broadcast::CatalogGuard;
+use crate::{broadcast::CatalogGuard, lease::LaterLeases};
 
 /// How many links a session may have. A peer that makes more loses the oldest ones.
 const MAX_LINKS: usize = 3;
@@ -29,15 +29,23 @@ pub(super) struct Carrier {
     pub(super) incoming: bool,
     /// Holds it to the limits.
     pub(super) guard: Arc<LimitGuard>,
+    /// Where what is sent on it keeps the session, until the peer has it.
+    pub(super) leases: LaterLeases,
 }
 
 impl Carrier {
-    pub(super) fn new(guard: Arc<LimitGuard>, moq: moq_lite::Session, incoming: bool) -> Self {
+    pub(super) fn new(
+        guard: Arc<LimitGuard>,
+        leases: LaterLeases,
+        moq: moq_lite::Session,
+        incoming: bool,
+    ) -> Self {
         Self {
             link: Link::new(guard.connection().clone(), guard.exceeded()),
             moq,
             incoming,
             guard,
+            leases,
         }
     }
 

@@ -5,12 +5,13 @@
 //! polled straight through. Payload crosses without a copy in both directions: a received chunk is QUIC's own
 //! [`Bytes`], and what is sent is the caller's.
 
+mod stats;
+
 use std::{
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -24,7 +25,9 @@ use moq_lite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::stats::QuicStats;
 use super::limits::LimitGuard;
+use crate::lease::{LaterLeases, Lease};
 
 /// How much a buffer that grows has collected: what MoQ reads into one is a message that is not whole yet. None for a
 /// buffer of a fixed size.
@@ -115,6 +118,8 @@ impl From<ReadError> for QuicError {
 pub(crate) struct QuicSession {
     connection: Connection,
     guard: Arc<LimitGuard>,
+    /// Those of the session that the connection carries.
+    leases: LaterLeases,
     alpn: Option<String>,
     /// Cancelled when the peer has said anything on a stream: it has taken the session.
     answered: CancellationToken,
@@ -128,7 +133,12 @@ pub(crate) struct QuicSession {
 
 impl QuicSession {
     pub(super) fn new(guard: Arc<LimitGuard>) -> Self {
-        Self::with(guard, CancellationToken::new())
+        Self::with(guard, LaterLeases::default(), CancellationToken::new())
+    }
+
+    /// Where the leases go that groups keep the session with, until the peer has them.
+    pub(super) fn leases(&self) -> LaterLeases {
+        self.leases.clone()
     }
 
     /// A session of a test, held to the usual limits.
@@ -142,13 +152,14 @@ impl QuicSession {
         self.answered.clone().cancelled_owned()
     }
 
-    fn with(guard: Arc<LimitGuard>, answered: CancellationToken) -> Self {
+    fn with(guard: Arc<LimitGuard>, leases: LaterLeases, answered: CancellationToken) -> Self {
         let connection = guard.connection().clone();
         Self {
             alpn: String::from_utf8(connection.alpn().to_vec()).ok(),
             answered,
             connection,
             guard,
+            leases,
             accept_uni: None,
             accept_bi: None,
             open_uni: None,
@@ -161,7 +172,11 @@ impl QuicSession {
 
 impl Clone for QuicSession {
     fn clone(&self) -> Self {
-        Self::with(self.guard.clone(), self.answered.clone())
+        Self::with(
+            self.guard.clone(),
+            self.leases.clone(),
+            self.answered.clone(),
+        )
     }
 }
 
@@ -203,7 +218,9 @@ impl poll::Session for QuicSession {
             let connection = connection.clone();
             async move { connection.open_uni().await }
         }))?;
-        Poll::Ready(Ok(SendStream::new(stream)))
+        let mut stream = SendStream::new(stream);
+        stream.leases = Some(self.leases.clone());
+        Poll::Ready(Ok(stream))
     }
 
     fn poll_open_bi(
@@ -268,57 +285,7 @@ impl poll::Session for QuicSession {
     }
 
     fn stats(&self) -> impl Stats {
-        let stats = self.connection.stats();
-        let path = self
-            .connection
-            .paths()
-            .iter()
-            .find(|path| path.is_selected())
-            .map(|path| path.stats());
-        QuicStats {
-            sent: (stats.udp_tx.bytes, stats.sent_packets),
-            received: (stats.udp_rx.bytes, stats.udp_rx.datagrams),
-            lost: (stats.lost_bytes, stats.lost_packets),
-            rtt: path.as_ref().map(|path| path.rtt),
-            rate: path.and_then(|path| path.bandwidth_estimate),
-        }
-    }
-}
-
-/// A snapshot for the session's own bandwidth bookkeeping; pairs are bytes and packets.
-struct QuicStats {
-    sent: (u64, u64),
-    received: (u64, u64),
-    lost: (u64, u64),
-    rtt: Option<Duration>,
-    rate: Option<u64>,
-}
-
-impl Stats for QuicStats {
-    fn bytes_sent(&self) -> Option<u64> {
-        Some(self.sent.0)
-    }
-    fn packets_sent(&self) -> Option<u64> {
-        Some(self.sent.1)
-    }
-    fn bytes_received(&self) -> Option<u64> {
-        Some(self.received.0)
-    }
-    fn packets_received(&self) -> Option<u64> {
-        Some(self.received.1)
-    }
-    fn bytes_lost(&self) -> Option<u64> {
-        Some(self.lost.0)
-    }
-    fn packets_lost(&self) -> Option<u64> {
-        Some(self.lost.1)
-    }
-    fn rtt(&self) -> Option<Duration> {
-        self.rtt
-    }
-    /// The congestion controller's own estimate; a window over a round trip is a limit, not a rate.
-    fn estimated_send_rate(&self) -> Option<u64> {
-        self.rate
+        QuicStats::of(&self.connection)
     }
 }
 
@@ -334,6 +301,10 @@ pub(crate) struct SendStream {
     finished: bool,
     /// Where the peer opened the stream, to ask for something.
     request: Option<Arc<LimitGuard>>,
+    /// Where it is one that this side has opened, and may be a group's.
+    leases: Option<LaterLeases>,
+    /// MoQ keeps the stream of a group until all of it is acknowledged.
+    lease: Option<Lease>,
     stopped: Slot<Result<(), QuicError>>,
 }
 
@@ -345,6 +316,8 @@ impl SendStream {
             finishing: false,
             finished: false,
             request: None,
+            leases: None,
+            lease: None,
             stopped: None,
         }
     }
@@ -402,6 +375,10 @@ impl poll::SendStream for SendStream {
     }
 
     fn set_priority(&mut self, order: u8) {
+        // Only groups have one. Other streams may last as long as the session.
+        if let Some(leases) = self.leases.take() {
+            self.lease = leases.hold();
+        }
         // Fails only on a stream that is gone, which the next write reports.
         let _ = self.stream.set_priority(i32::from(order));
     }

@@ -134,7 +134,7 @@ pub(super) async fn begin(
 ) -> Result<Carrier, ConnectError> {
     let limits = registry.limiter.guard(connection.clone());
     let quic = QuicSession::new(limits.clone());
-    let answered = quic.answered();
+    let (answered, leases) = (quic.answered(), quic.leases());
     let client = Client::new()
         .with_publisher(&origins.local)
         .with_subscriber(origins.remote.clone());
@@ -166,7 +166,7 @@ pub(super) async fn begin(
         })?,
         reason = connection.closed() => return Err(ended(reason)),
     };
-    Ok(Carrier::new(limits, moq, false))
+    Ok(Carrier::new(limits, leases, moq, false))
 }
 
 /// Closes a connection that was dialled, unless a session was made of it.

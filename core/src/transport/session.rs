@@ -161,6 +161,7 @@ impl MoqSession {
 
     /// Stays with a link until it has ended.
     fn accompany(&self, carrier: Carrier) {
+        carrier.leases.set(self.inner.leases.clone());
         let carriers = self.inner.carriers.clone();
         self.inner.tasks.spawn(async move {
             let leaving = async {
