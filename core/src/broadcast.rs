@@ -40,7 +40,7 @@ pub use rendition::{LeftOut, Readable, Rendition};
 pub use stop::StopReason;
 pub use timeline::{Restarts, Timeline};
 pub use track::{EncodedFrame, MediaKind, TrackConfig};
-pub(crate) use upstream::{Incarnation, Lasting, PeerRate, Upstream, UpstreamError};
+pub(crate) use upstream::{Incarnation, LAST_FRAMES, Lasting, PeerRate, Upstream, UpstreamError};
 
 /// How a catalog names codecs: with the profile and the level that a stream has, as `avc1.64001f`.
 ///

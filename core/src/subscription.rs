@@ -2,6 +2,7 @@
 
 mod actor;
 mod error;
+mod find;
 mod follow;
 mod machine;
 mod state;

@@ -443,3 +443,19 @@ async fn a_subscriber_does_not_keep_the_transport() {
     let state = soon("the end", subscriber.closed()).await;
     assert!(matches!(state, SubscriberState::Failed(_)), "{state:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_whose_catalog_does_not_come_is_given_up() {
+    let (publisher, viewer) = (live().await, live().await);
+    let broadcast = LocalBroadcast::new();
+    let reserved = broadcast.reserve_track();
+    publisher.publish("movie", &broadcast).expect("published");
+    let limit = Duration::from_millis(400);
+    let subscriber = viewer
+        .subscriber(addr(&publisher), "movie")
+        .give_up_after(limit)
+        .spawn();
+    let state = soon("given up", subscriber.closed()).await;
+    assert!(matches!(state, SubscriberState::Failed(_)), "{state:?}");
+    drop(reserved);
+}

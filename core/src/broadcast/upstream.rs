@@ -1,9 +1,12 @@
 //! What a broadcast is read from: one that a session gives, for good, or whichever a subscription that lasts has found.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use moq_lite::broadcast;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::DropGuard;
 
 use super::{
@@ -11,6 +14,9 @@ use super::{
     stop::StopReason,
 };
 use crate::lease::Lease;
+
+/// After the end of a broadcast, how long its tracks may still go on without a frame.
+pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(5);
 
 /// What a peer says that it can deliver to us at the moment, bits per second, where it says so.
 pub(crate) type PeerRate = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
@@ -40,8 +46,8 @@ pub(crate) enum Upstream {
     #[default]
     Absent,
     Present(Incarnation),
-    /// The publisher ended the broadcast.
-    Ended,
+    /// The publisher ended the broadcast, which was known then.
+    Ended(Instant),
     Failed(UpstreamError),
 }
 
@@ -125,15 +131,22 @@ impl Lasting {
     }
 
     /// Waits until there is another incarnation than that of this number, or none can be had any more; that it is gone is
-    /// no reason not to read to the end what came of it. Cancel safe.
-    pub(super) async fn replaced(&mut self, number: u64) {
-        let replaced = |upstream: &Upstream| match upstream {
-            Upstream::Present(incarnation) => (incarnation.number != number).then_some(()),
-            Upstream::Failed(_) => Some(()),
-            Upstream::Absent | Upstream::Ended => None,
-        };
-        if self.wait_for(replaced).await.is_err() && matches!(self.now(), Upstream::Ended) {
-            std::future::pending().await
+    /// no reason not to read to the end what came of it, nor is that the broadcast has ended, unless nothing comes for
+    /// [`LAST_FRAMES`] after the frame that came at `last`. Cancel safe.
+    pub(super) async fn replaced(&mut self, number: u64, last: Instant) {
+        loop {
+            let ended = match &*self.upstream.borrow_and_update() {
+                Upstream::Present(incarnation) if incarnation.number != number => return,
+                Upstream::Failed(_) => return,
+                Upstream::Ended(at) => Some(*at),
+                Upstream::Absent | Upstream::Present(_) => None,
+            };
+            if let Some(at) = ended {
+                return sleep_until(at.max(last) + LAST_FRAMES).await;
+            }
+            if self.upstream.changed().await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -144,7 +157,7 @@ impl Upstream {
         match self {
             Self::Absent => None,
             Self::Present(incarnation) => Some(Ok(Some(incarnation.clone()))),
-            Self::Ended => Some(Ok(None)),
+            Self::Ended(_) => Some(Ok(None)),
             Self::Failed(error) => Some(Err(error.clone())),
         }
     }

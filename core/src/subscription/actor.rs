@@ -1,6 +1,9 @@
 //! What a subscription does goes on in a task of its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use iroh::EndpointAddr;
@@ -13,14 +16,15 @@ use tracing::{debug, warn};
 
 use super::{
     error::Verdict,
-    follow::Follower,
+    find::Found,
+    follow::Pursuit,
     machine::{Event, Machine, Task},
     state::SubscriberState,
 };
 use crate::{
     broadcast::{Activity, Incarnation, RemoteBroadcast, Upstream, UpstreamError},
     signals::{INTERVAL, NetSnapshot, NetStats, NetworkSignals},
-    transport::{MoqSession, TrafficBytes, WeakMoq},
+    transport::{ConnectError, MoqSession, TrafficBytes, WeakMoq},
 };
 
 /// How often it is looked whether media comes: half of [`INTERVAL`].
@@ -57,7 +61,7 @@ pub(super) struct Actor {
     closing: CancellationToken,
     /// What keeps the session until the broadcast is found.
     session: Option<MoqSession>,
-    found: Option<RemoteBroadcast>,
+    found: Option<Found>,
     /// Counts the broadcasts that were followed.
     incarnations: u64,
     measured: Option<Measured>,
@@ -99,13 +103,13 @@ struct Measured {
 }
 
 /// What came of a task.
-pub(super) enum Done {
+pub(super) enum Outcome {
     Connected(MoqSession),
-    Found(RemoteBroadcast),
+    Found(Box<Found>),
     Event(Event),
 }
 
-impl From<Verdict> for Done {
+impl From<Verdict> for Outcome {
     fn from(verdict: Verdict) -> Self {
         Self::Event(Event::Over(verdict))
     }
@@ -149,14 +153,15 @@ impl Actor {
         &mut self,
         session: MoqSession,
         broadcast: RemoteBroadcast,
-    ) -> BoxFuture<'static, Done> {
-        self.take(Done::Connected(session));
-        self.take(Done::Found(broadcast));
+    ) -> BoxFuture<'static, Outcome> {
+        self.take(Outcome::Connected(session));
+        let catalog = None;
+        self.take(Outcome::Found(Box::new(Found { broadcast, catalog })));
         self.begin(Task::Follow)
     }
 
     /// Goes on with this until it is over.
-    pub(super) async fn go_on(mut self, mut work: BoxFuture<'static, Done>) {
+    pub(super) async fn go_on(mut self, mut work: BoxFuture<'static, Outcome>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -169,14 +174,14 @@ impl Actor {
             };
             let done = tokio::select! {
                 biased;
-                () = self.closing.cancelled() => Done::Event(Event::Closed),
+                () = self.closing.cancelled() => Outcome::Event(Event::Closed),
                 done = &mut work => {
                     work = Box::pin(std::future::pending());
                     done
                 }
-                () = late => Done::Event(Event::Deadline),
+                () = late => Outcome::Event(Event::Deadline),
                 _ = tick.tick() => match self.look() {
-                    Some(event) => Done::Event(event),
+                    Some(event) => Outcome::Event(event),
                     None => continue,
                 },
             };
@@ -189,19 +194,26 @@ impl Actor {
     }
 
     /// Takes note of what came of a task, and says what is next.
-    fn take(&mut self, done: Done) -> Option<Task> {
+    fn take(&mut self, done: Outcome) -> Option<Task> {
         let event = match done {
-            Done::Connected(session) => {
+            Outcome::Connected(session) => {
                 self.use_session(Some(&session));
                 self.session = Some(session);
                 self.looked_around = Some(now());
                 Event::Connected
             }
-            Done::Found(broadcast) => {
-                self.found = Some(broadcast);
+            Outcome::Found(found) => {
+                self.found = Some(*found);
                 Event::Found
             }
-            Done::Event(event) => event,
+            // No connection will be made any more, whatever this one ended of.
+            Outcome::Event(Event::Over(Verdict::Again(_)))
+                if self.target.transport.is_stopped() =>
+            {
+                let error = ConnectError::Shutdown.into();
+                Event::Over(Verdict::Failed(Arc::new(error)))
+            }
+            Outcome::Event(event) => event,
         };
         let task = self.machine.handle(now(), event, rand::random());
         let name = self.target.name.as_str();
@@ -221,7 +233,7 @@ impl Actor {
         task
     }
 
-    fn begin(&mut self, task: Task) -> BoxFuture<'static, Done> {
+    fn begin(&mut self, task: Task) -> BoxFuture<'static, Outcome> {
         let transport = self.target.transport.clone();
         match (task, &self.session) {
             (Task::Dial, _) => {
@@ -229,7 +241,7 @@ impl Actor {
                 let address = self.target.address.clone();
                 Box::pin(async move {
                     match transport.connect(address).await {
-                        Ok(session) => Done::Connected(session),
+                        Ok(session) => Outcome::Connected(session),
                         Err(error) => Verdict::from(error).into(),
                     }
                 })
@@ -237,39 +249,45 @@ impl Actor {
             (Task::Find, Some(session)) => {
                 let (session, name) = (session.clone(), self.target.name.clone());
                 Box::pin(async move {
-                    match session.subscribe(&name).await {
-                        Ok(broadcast) => Done::Found(broadcast),
-                        Err(error) => Verdict::from(error).into(),
+                    match Found::on(&session, &name).await {
+                        Ok(found) => Outcome::Found(Box::new(found)),
+                        Err(event) => Outcome::Event(event),
                     }
                 })
             }
             (Task::Follow, Some(session)) => {
                 let session = session.unheld();
                 self.session = None;
-                let Some(broadcast) = self.found.take() else {
+                let found = self.found.take();
+                let found = found.and_then(|found| {
+                    let incarnation = found.broadcast.incarnation()?;
+                    let catalog = found.catalog;
+                    Some((
+                        incarnation,
+                        catalog.map(|(watch, now)| (watch, Arc::new(now))),
+                    ))
+                });
+                let Some((found, catalog)) = found else {
                     return Box::pin(std::future::pending());
                 };
-                let Some(found) = broadcast.incarnation() else {
-                    return Box::pin(std::future::pending());
-                };
+                let broadcast = found.broadcast.clone();
                 let present = Incarnation {
                     number: self.incarnations,
-                    ..found.clone()
+                    catalog: catalog.as_ref().map(|(_, now)| now.clone()),
+                    ..found
                 };
                 self.incarnations += 1;
                 self.outputs
                     .upstream
                     .send_replace(Upstream::Present(present));
-                let follower = Follower {
-                    transport,
+                let pursuit = Pursuit {
                     session,
-                    broadcast: found.broadcast,
+                    broadcast,
                     name: self.target.name.clone(),
                     upstream: self.outputs.upstream.clone(),
                     activity: self.outputs.activity.clone(),
-                    current: self.outputs.session.clone(),
                 };
-                Box::pin(async move { Done::Event(follower.follow().await) })
+                Box::pin(async move { Outcome::Event(pursuit.follow(catalog).await) })
             }
             _ => {
                 self.lose();
@@ -318,6 +336,10 @@ impl Actor {
             }
             self.looked_around = Some(now);
             let mut names = session.announced();
+            if names.contains(&self.target.name) {
+                // It is its catalog that is waited for.
+                return None;
+            }
             names.truncate(MAX_NAMES);
             return (published.as_ref() != Some(&names)).then_some(Event::Published(names));
         }
@@ -365,7 +387,7 @@ impl Actor {
 /// What is read of a subscription that is over like this.
 fn over(state: &SubscriberState) -> Upstream {
     match state {
-        SubscriberState::Ended => Upstream::Ended,
+        SubscriberState::Ended => Upstream::Ended(tokio::time::Instant::now()),
         SubscriberState::Refused(error) => Upstream::Failed(match error.stop_reason() {
             Some(reason) => UpstreamError::Stopped(reason),
             None => UpstreamError::Other(error.clone()),

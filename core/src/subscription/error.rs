@@ -58,7 +58,9 @@ impl From<ConnectError> for Verdict {
             ConnectError::Refused { .. } => Self::Refused(Arc::new(error.into())),
             ConnectError::Shutdown => Self::Failed(Arc::new(error.into())),
             ConnectError::WrongIdentity(_) => Self::Again(LossReason::WrongIdentity),
-            ConnectError::Busy { reason } => Self::Again(LossReason::Busy(reason)),
+            ConnectError::Busy { reason } | ConnectError::Full { reason } => {
+                Self::Again(LossReason::Busy(reason))
+            }
             ConnectError::NoAnswer(limit) => {
                 let reason = format!("no answer within {} s", limit.as_secs());
                 Self::Again(LossReason::Unreachable(reason))
@@ -87,31 +89,39 @@ impl From<BroadcastError> for Verdict {
 
 impl From<&Disconnect> for Verdict {
     fn from(end: &Disconnect) -> Self {
+        use DisconnectReason::{LocalClose, RemoteClose, TransportError};
+        let message = || end.message.clone();
         Self::Again(match (end.reason, end.code) {
-            (DisconnectReason::RemoteClose, Some(CloseCode::DONE)) => LossReason::Stopped,
-            (DisconnectReason::TransportError, _) => {
-                LossReason::ConnectionLost(end.message.clone())
+            (RemoteClose, Some(CloseCode::DONE)) => LossReason::Stopped,
+            (RemoteClose, Some(CloseCode::REFUSED)) => {
+                let reason = message();
+                return Self::Refused(Arc::new(ConnectError::Refused { reason }.into()));
             }
+            (RemoteClose, Some(CloseCode::BUSY | CloseCode::LIMIT)) => LossReason::Busy(message()),
+            // It would go over the limit again.
+            (LocalClose, Some(CloseCode::LIMIT)) => {
+                let error = BroadcastError::Session(end.clone());
+                return Self::Failed(Arc::new(error.into()));
+            }
+            (TransportError, _) => LossReason::ConnectionLost(message()),
             _ => LossReason::ConnectionLost(end.to_string()),
         })
     }
 }
 
 impl Verdict {
-    /// The catalog broke off, on a session that has ended like this, if it has.
-    pub(super) fn catalog(error: CatalogError, end: Option<&Disconnect>) -> Self {
-        match (error, end) {
-            (CatalogError::Transport(_), Some(end)) => end.into(),
+    /// The catalog broke off, and not with the session.
+    pub(super) fn catalog(error: CatalogError) -> Self {
+        match error {
             // The connection is there, and the publisher lets go of the broadcast without a word.
-            (CatalogError::Transport(_), None)
-            | (CatalogError::Stopped(StopReason::Interrupted), _) => {
+            CatalogError::Transport(_) | CatalogError::Stopped(StopReason::Interrupted) => {
                 Self::Again(LossReason::Stopped)
             }
-            (CatalogError::Stopped(StopReason::Withdrawn), _) => Self::Again(LossReason::Withdrawn),
-            (error @ CatalogError::Stopped(StopReason::NotAllowed), _) => {
+            CatalogError::Stopped(StopReason::Withdrawn) => Self::Again(LossReason::Withdrawn),
+            error @ CatalogError::Stopped(StopReason::NotAllowed) => {
                 Self::Refused(Arc::new(error.into()))
             }
-            (error, _) => Self::Failed(Arc::new(error.into())),
+            error => Self::Failed(Arc::new(error.into())),
         }
     }
 }

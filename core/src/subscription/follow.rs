@@ -4,40 +4,37 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use moq_lite::{broadcast, track};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use super::{error::Verdict, machine::Event, state::LossReason};
+use super::{error::Verdict, find::broke, machine::Event, state::LossReason};
 use crate::{
     broadcast::{
-        Activity, Catalog, CatalogError, Readable, RemoteBroadcast, StopReason, TrackConfig,
-        Upstream,
+        Activity, Catalog, CatalogWatch, LAST_FRAMES, Readable, RemoteBroadcast, StopReason,
+        TrackConfig, Upstream,
         catalog::{AudioCodec, VideoCodec},
     },
-    transport::{Disconnect, MoqSession, WeakMoq},
+    transport::{BroadcastError, MoqSession},
 };
 
 /// After the session's end, how long what it brought is still taken in.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
-/// What the end of a session breaks off, breaks off no sooner than this before it.
-const END_GRACE: Duration = Duration::from_millis(100);
-
-/// After the catalog's end, how long its tracks may still go on.
-const LAST_FRAMES: Duration = Duration::from_secs(5);
+/// How long to wait before it is asked again whether the publisher has another broadcast, where it would not say.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// When the catalog ends, so many tracks are looked at that nobody reads.
 const MAX_PROBED: usize = 16;
 
 /// A broadcast that is followed.
-pub(super) struct Follower {
-    pub(super) transport: WeakMoq,
+pub(super) struct Pursuit {
     pub(super) session: MoqSession,
     pub(super) broadcast: broadcast::Consumer,
     pub(super) name: String,
     pub(super) upstream: watch::Sender<Upstream>,
     pub(super) activity: Activity,
-    /// The session that is used now.
-    pub(super) current: watch::Sender<Option<MoqSession>>,
 }
 
 /// How a track ended.
@@ -48,78 +45,46 @@ enum TrackEnd {
     Unknown,
 }
 
-impl Follower {
-    /// Until the broadcast is gone, ended or replaced.
-    pub(super) async fn follow(mut self) -> Event {
+impl Pursuit {
+    /// Until the broadcast is gone, ended or replaced; `catalog`: what was read of it, if something was.
+    pub(super) async fn follow(self, catalog: Option<(CatalogWatch, Arc<Catalog>)>) -> Event {
         let broadcast = RemoteBroadcast::new(self.name.clone(), self.broadcast.clone())
             .with_catalog_guard(self.session.catalog_guard());
-        let mut catalog = match broadcast.catalog().await {
-            Ok(catalog) => catalog,
-            Err(error) => return self.broke(error).await,
-        };
-        let mut last = None;
-        let mut replaced = pin!(replaced(
-            self.broadcast.clone(),
-            self.session.clone(),
-            self.name.clone()
-        ));
+        let (mut watch, mut last) = catalog.unzip();
+        let mut replaced = pin!(replaced(&self.broadcast, &self.session, &self.name));
+        let mut end = pin!(async {
+            let end = self.session.disconnected().await;
+            // How the broadcast ended may be in what came before.
+            sleep(CLOSE_GRACE).await;
+            end
+        });
         loop {
-            let session = self.session.clone();
-            let end = async {
-                let end = session.disconnected().await;
-                // How the broadcast ended may be in what came before.
-                tokio::time::sleep(CLOSE_GRACE).await;
-                end
+            let update = async {
+                let watch = match &mut watch {
+                    Some(watch) => watch,
+                    none => none.insert(broadcast.catalog().await?),
+                };
+                watch.next().await
             };
-            let mut end = pin!(end);
-            let end = loop {
-                tokio::select! {
-                    biased;
-                    update = catalog.next() => match update {
-                        Ok(Some(catalog)) => {
-                            let catalog = Arc::new(catalog);
-                            last = Some(catalog.clone());
-                            self.upstream.send_modify(|upstream| {
-                                if let Upstream::Present(incarnation) = upstream {
-                                    incarnation.catalog = Some(catalog);
-                                }
-                            });
-                        }
-                        Ok(None) => return self.ended(last.as_deref()).await,
-                        Err(error) => return self.broke(error).await,
-                    },
-                    end = &mut end => break end,
-                    () = &mut replaced => return Event::Replaced,
-                }
-            };
-            if let Some(over) = self.session_ended(&end) {
-                return over;
+            tokio::select! {
+                biased;
+                update = update => match update {
+                    Ok(Some(catalog)) => {
+                        let catalog = Arc::new(catalog);
+                        last = Some(catalog.clone());
+                        self.upstream.send_modify(|upstream| {
+                            if let Upstream::Present(incarnation) = upstream {
+                                incarnation.catalog = Some(catalog);
+                            }
+                        });
+                    }
+                    Ok(None) => return self.ended(last.as_deref()).await,
+                    Err(error) => return broke(&self.session, error).await,
+                },
+                end = &mut end => return Event::Over((&end).into()),
+                () = &mut replaced => return Event::Replaced,
             }
         }
-    }
-
-    /// The session has ended. The broadcast may have come on another one before.
-    fn session_ended(&mut self, end: &Disconnect) -> Option<Event> {
-        let next = self.transport.session(self.session.remote_id());
-        match next {
-            Some(next) if !self.broadcast.is_closed() => {
-                self.session = next.unheld();
-                self.current.send_replace(Some(next.unheld()));
-                None
-            }
-            _ => Some(Event::Over(end.into())),
-        }
-    }
-
-    /// The catalog broke off. If that was the session's end, that says more.
-    async fn broke(&self, error: CatalogError) -> Event {
-        let end = match error {
-            CatalogError::Transport(_) => {
-                timeout(END_GRACE, self.session.disconnected()).await.ok()
-            }
-            _ => None,
-        };
-        Event::Over(Verdict::catalog(error, end.as_ref()))
     }
 
     /// The catalog has come to its end: whether the broadcast has as well, or its publisher stopped, is in how its tracks
@@ -164,10 +129,10 @@ impl Follower {
             }
             true
         };
-        // Those that go on for longer are cut off, and have ended.
-        let orderly = timeout(LAST_FRAMES, all).await.unwrap_or(true);
-        // Better wait in vain than leave a publisher that comes back.
-        if orderly && (finished || !unknown) {
+        let said = timeout(LAST_FRAMES, all).await.ok();
+        let last = self.activity.last_frame();
+        let comes = last.is_some_and(|last| last.elapsed() < LAST_FRAMES / 2);
+        if is_ended(said, finished, unknown, comes) {
             Event::Ended
         } else {
             stopped
@@ -191,11 +156,50 @@ async fn track_end(broadcast: &broadcast::Consumer, name: &str) -> Result<(), mo
     Ok(())
 }
 
+/// Whether a broadcast, whose catalog has ended, has ended as well. Better wait in vain than leave a publisher that comes
+/// back.
+///
+/// `said`: whether no track was stopped, if all of them have said something; `finished`, `unknown`: whether there are
+/// tracks that ended on purpose, or of which nothing is known; `comes`: whether frames come still.
+fn is_ended(said: Option<bool>, finished: bool, unknown: bool, comes: bool) -> bool {
+    match said {
+        Some(orderly) => orderly && (finished || !unknown),
+        // Tracks that go on for so long are cut off. Where nothing comes and nothing was said, the path may be cut.
+        None => finished || comes,
+    }
+}
+
 /// Waits until the publisher has another broadcast under the name.
-async fn replaced(broadcast: broadcast::Consumer, session: MoqSession, name: String) {
+async fn replaced(broadcast: &broadcast::Consumer, session: &MoqSession, name: &str) {
     broadcast.closed().await;
-    if session.subscribe(&name).await.is_err() {
-        // The session has ended, which is seen elsewhere.
-        std::future::pending().await
+    loop {
+        match session.subscribe(name).await {
+            Ok(_) => return,
+            // Which is seen elsewhere.
+            Err(BroadcastError::Session(_)) => std::future::pending().await,
+            Err(_) => sleep(ASK_AGAIN).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ended;
+
+    #[test]
+    fn a_broadcast_has_ended_when_its_tracks_say_so_or_go_on_without_it() {
+        // What was said, finished, unknown, frames come, and whether that is the end.
+        for (said, finished, unknown, comes, ended) in [
+            (Some(true), true, false, false, true),
+            (Some(true), true, true, false, true),
+            (Some(true), false, true, true, false),
+            (Some(false), true, false, true, false),
+            (None, false, false, false, false),
+            (None, true, false, false, true),
+            (None, false, false, true, true),
+        ] {
+            let is = is_ended(said, finished, unknown, comes);
+            assert_eq!(is, ended, "{said:?} {finished} {unknown} {comes}");
+        }
     }
 }

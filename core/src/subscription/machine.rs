@@ -54,6 +54,8 @@ pub(super) enum Event {
     Stalls(Instant),
     /// No track that somebody waits for is late any more, though none has given a frame: they were let go of, or ended.
     Idle,
+    /// The publisher had dialled, and has ended the session as it needs it no more, before the broadcast was found.
+    LeftUnused,
     /// The publisher has another broadcast under the name.
     Replaced,
     /// The publisher has ended it.
@@ -175,6 +177,7 @@ impl Machine {
                 SubscriberState::Up => (SubscriberState::Stalled { last_frame }, None),
                 _ => return None,
             },
+            Event::LeftUnused => return Some(self.begin(now)),
             Event::Replaced => return Some(self.replaced(now, random)),
             Event::Ended => (SubscriberState::Ended, Some(Task::Stop)),
             Event::Closed => (SubscriberState::Closed, Some(Task::Stop)),

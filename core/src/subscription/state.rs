@@ -11,7 +11,7 @@ pub enum SubscriberState {
     /// On the way to the publisher.
     #[default]
     Connecting,
-    /// The publisher is there, the broadcast not.
+    /// The publisher is there, the broadcast not, or its catalog.
     Waiting {
         /// The names of what it publishes instead, some of them; `None` in the first seconds, in which it may not have
         /// said all.
@@ -64,11 +64,15 @@ impl fmt::Display for SubscriberState {
         match self {
             Self::Connecting => f.write_str("connecting to the publisher"),
             Self::Waiting { published } => {
-                f.write_str("the publisher is there and has no such broadcast")?;
+                f.write_str("the publisher is there, ")?;
                 match published.as_deref() {
-                    None => f.write_str(": waiting for it"),
-                    Some([]) => f.write_str(", nor any other: waiting for it"),
-                    Some(names) => write!(f, ", but {}: waiting for it", names.join(", ")),
+                    None => f.write_str("the broadcast not yet: waiting for it"),
+                    Some([]) => f.write_str("and has no broadcast: waiting for it"),
+                    Some(names) => write!(
+                        f,
+                        "and has no such broadcast, but {}: waiting for it",
+                        names.join(", ")
+                    ),
                 }
             }
             Self::Up => f.write_str("the broadcast is there"),

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use iroh::{
-    Endpoint, EndpointAddr, EndpointId,
+    Endpoint, EndpointAddr,
     endpoint::{Accepting, Connection},
     protocol::{AcceptError, IncomingFilter, ProtocolHandler},
 };
@@ -268,14 +268,10 @@ impl WeakMoq {
         connect::connect(&registry, addr).await
     }
 
-    /// The newest session with a peer that has not ended, in a handle that does not keep it.
-    pub(crate) fn session(&self, peer: EndpointId) -> Option<MoqSession> {
-        let registry = self.registry.upgrade()?;
-        let sessions = registry.sessions.borrow();
-        let mut newest = sessions.iter().rev();
-        newest
-            .find(|session| session.remote_id() == peer && session.is_alive())
-            .cloned()
+    /// Whether it was shut down, or the last handle on it dropped: there will be no sessions any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let registry = self.registry.upgrade();
+        registry.is_none_or(|registry| registry.stopping.is_cancelled() || registry.is_offline())
     }
 }
 

@@ -99,7 +99,7 @@ async fn a_broadcast_that_ends_while_another_rendition_is_opened_has_ended() {
             ..
         })
     ));
-    upstream.send_replace(Upstream::Ended);
+    upstream.send_replace(Upstream::Ended(tokio::time::Instant::now()));
     let end = reader.next().await.expect("no error");
     assert!(end.is_none(), "{end:?}");
 }

@@ -71,7 +71,7 @@ impl CatalogWatch {
                         let known = seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, catalog));
                         (!known).then(|| Ok(Some(catalog.clone())))
                     }
-                    Upstream::Ended => Some(Ok(None)),
+                    Upstream::Ended(_) => Some(Ok(None)),
                     Upstream::Failed(error) => Some(Err(error.clone())),
                 };
                 let next = lasting.wait_for(new).await??;

@@ -47,6 +47,8 @@ pub struct EncodedReader {
 struct Following {
     lasting: Lasting,
     activity: ReaderActivity,
+    /// When the last frame came, or else the reader began.
+    last: Instant,
 }
 
 enum State {
@@ -64,6 +66,7 @@ enum State {
     Opening {
         incarnation: u64,
         opening: BoxFuture<'static, Result<OpenTrack, SubscribeTrackError>>,
+        since: Instant,
     },
     Over,
 }
@@ -147,7 +150,7 @@ impl TrackRequest {
                         .ok_or_else(changed),
                 )
             }
-            Upstream::Ended => Some(Ok(None)),
+            Upstream::Ended(_) => Some(Ok(None)),
             Upstream::Failed(error) => Some(Err(error.clone().into())),
         }
     }
@@ -171,6 +174,7 @@ impl EncodedReader {
         let lasting = lasting.map(|lasting| Following {
             activity: lasting.activity().join(&request.rendition.name),
             lasting,
+            last: Instant::now(),
         });
         Self {
             audio: !request.rendition.config.is_video(),
@@ -205,7 +209,7 @@ impl EncodedReader {
                     let frame = tokio::select! {
                         biased;
                         frame = track.next(self.audio, self.stats.frames > 0) => frame,
-                        () = following.lasting.replaced(number) => {
+                        () = following.lasting.replaced(number, following.last) => {
                             self.state = State::Waiting { after: number };
                             continue;
                         }
@@ -215,6 +219,7 @@ impl EncodedReader {
                     }
                     match frame {
                         Ok(Some(mut frame)) => {
+                            following.last = Instant::now();
                             following.activity.frame(track.incarnation);
                             frame.discontinuity |= self.incarnation != track.incarnation;
                             frame.incarnation = track.incarnation;
@@ -313,16 +318,26 @@ impl State {
                     Self::Opening {
                         incarnation: number,
                         opening: Box::pin(opening),
+                        since: Instant::now(),
                     }
                 }))
             }
             Self::Opening {
                 incarnation,
                 opening,
-            } => match opening.await {
-                Ok(track) => Ok(Self::Reading(Box::new(track))),
-                Err(error) => Ok(Self::broken(*incarnation, error.into())),
-            },
+                since,
+            } => {
+                let number = *incarnation;
+                tokio::select! {
+                    biased;
+                    opened = opening => Ok(match opened {
+                        Ok(track) => Self::Reading(Box::new(track)),
+                        Err(error) => Self::broken(number, error.into()),
+                    }),
+                    // The publisher has not answered, and will not.
+                    () = lasting.replaced(number, *since) => Ok(Self::Waiting { after: number }),
+                }
+            }
             Self::Reading(_) | Self::Over => Ok(Self::Over),
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::transport::{BroadcastError, ConnectError};
+use crate::transport::{BroadcastError, CloseCode, ConnectError, Disconnect};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -291,4 +291,39 @@ fn a_time_beyond_all_time_is_never() {
     assert_eq!(scene.machine.deadline(), None);
     scene.lost(LossReason::Stopped);
     scene.retry();
+}
+
+#[test]
+fn a_session_that_only_the_publisher_needed_is_made_again_without_a_word() {
+    let mut scene = Scene::new(None);
+    scene.after(ms(10), Event::Connected);
+    assert_eq!(scene.after(ms(2000), Event::LeftUnused), Some(Task::Dial));
+    assert!(matches!(scene.machine.state(), SubscriberState::Connecting));
+}
+
+#[test]
+fn how_a_session_ended_says_whether_another_attempt_may_mend_it() {
+    let verdict = |end: Disconnect| Verdict::from(&end);
+    let remote = |code| verdict(Disconnect::remote(code, "said"));
+    assert!(matches!(
+        remote(CloseCode::DONE),
+        Verdict::Again(LossReason::Stopped)
+    ));
+    assert!(matches!(remote(CloseCode::REFUSED), Verdict::Refused(_)));
+    for code in [CloseCode::BUSY, CloseCode::LIMIT] {
+        assert!(matches!(remote(code), Verdict::Again(LossReason::Busy(_))));
+    }
+    let over = verdict(Disconnect::local(CloseCode::LIMIT, "too many"));
+    assert!(matches!(over, Verdict::Failed(error) if error.to_string().contains("too many")));
+    assert!(matches!(
+        verdict(Disconnect::lost("gone")),
+        Verdict::Again(LossReason::ConnectionLost(_))
+    ));
+    let full = ConnectError::Full {
+        reason: String::new(),
+    };
+    assert!(matches!(
+        Verdict::from(full),
+        Verdict::Again(LossReason::Busy(_))
+    ));
 }
