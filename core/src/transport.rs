@@ -25,6 +25,7 @@ mod quic;
 mod quota;
 mod reach;
 mod registry;
+mod remote_end;
 mod session;
 mod sync;
 mod tasks;

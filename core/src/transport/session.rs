@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,10 +23,10 @@ use super::{
     grant::Publication,
     grants::{Grants, next_id},
     link::{Link, TrafficBytes},
-    lock,
     name::{normal_name, valid_name},
     origins::Origins,
     path::{PathChanges, PathInfo},
+    remote_end::RemoteEnd,
     tasks::Tasks,
 };
 use crate::{
@@ -62,10 +62,7 @@ struct Inner {
     remote: origin::Consumer,
     /// What each link is given. They are kept, as an origin ends with its producers.
     origins: Origins,
-    /// What the peer's end has called itself when it dialled.
-    remote_hop: Mutex<Option<Hop>>,
-    /// The peer was started anew meanwhile.
-    restarted: AtomicBool,
+    remote_end: RemoteEnd,
     incoming: bool,
     tasks: Tasks,
     ended: CancellationToken,
@@ -122,9 +119,8 @@ impl MoqSession {
             carriers: Carriers::new(first),
             grants: Arc::new(grants),
             remote: moq_lite::Consume::consume(&origins.remote),
+            remote_end: RemoteEnd::new(&origins.remote, remote_hop),
             origins,
-            remote_hop: Mutex::new(remote_hop),
-            restarted: AtomicBool::new(false),
             incoming,
             tasks,
             ended,
@@ -148,7 +144,7 @@ impl MoqSession {
     pub(super) fn join(&self, carrier: Carrier) -> bool {
         if !carrier.incoming {
             // The peer may have been started anew; it shows in what it announces.
-            lock(&self.inner.remote_hop).take();
+            self.inner.remote_end.forget();
         }
         let joined = self.inner.carriers.add(carrier.clone());
         if joined {
@@ -210,31 +206,17 @@ impl MoqSession {
 
     /// What the peer's end of the session calls itself on all links, if that is known: a number that no other session has.
     pub(super) fn remote_hop(&self) -> Option<Hop> {
-        let said = *lock(&self.inner.remote_hop);
-        said.or_else(|| self.announcing_hops().next())
-    }
-
-    /// What the ends of the peer call themselves that what it announces comes from: two, where it was started anew.
-    fn announcing_hops(&self) -> impl Iterator<Item = Hop> + use<> {
-        let mut announced = self.inner.remote.announced();
-        std::iter::from_fn(move || announced.try_next())
-            .filter(|update| update.kind.is_active())
-            .filter_map(|update| update.route.hops.iter().last().copied())
-            .filter(|hop| *hop != Hop::UNKNOWN)
+        self.inner.remote_end.hop()
     }
 
     /// Whether something is announced by another end of the peer than `before`: it was started anew.
     pub(super) fn was_started_anew(&self, before: Option<Hop>) -> bool {
-        let anew = before.is_some_and(|before| self.announcing_hops().any(|hop| hop != before));
-        if anew {
-            self.inner.restarted.store(true, Ordering::Relaxed);
-        }
-        anew
+        self.inner.remote_end.was_started_anew(before)
     }
 
     /// Whether the peer has been started anew since the session began, and so has lost all that it knew of it.
     pub(crate) fn has_restarted(&self) -> bool {
-        self.inner.restarted.load(Ordering::Relaxed)
+        self.inner.remote_end.has_restarted()
     }
 
     /// Whether something is read from the peer, or there is a call with it.
