@@ -82,6 +82,7 @@ impl OpenEndpoint {
         let (key, reservation) = choose(identity, role)?;
         config.secret_key = key;
         let has_relays = config.relays != Relays::Disabled;
+        let limits = config.limits.clone();
         let live = runtime::block_on(async move {
             let endpoint = config.bind().await.map_err(|error| {
                 let text = format!(
@@ -92,7 +93,7 @@ impl OpenEndpoint {
                     Role::Watch => gst::error_msg!(gst::ResourceError::OpenRead, ("{text}")),
                 }
             })?;
-            let mut builder = Live::builder(endpoint);
+            let mut builder = Live::builder(endpoint).limits(limits);
             if !has_relays {
                 builder = builder.online_timeout(Duration::ZERO);
             }

@@ -6,6 +6,7 @@ use gst::{glib, prelude::*};
 use iroh_live::{
     endpoint::{AddressLookup, EndpointConfig, Relays},
     iroh::RelayUrl,
+    transport::Limits,
     util::{SECRET_ENV, SecretKeyError, parse_secret_key, secret_key_from_file, secret_key_in_env},
 };
 
@@ -132,10 +133,16 @@ impl NetworkSettings {
         })
     }
 
-    /// Opens the endpoint and starts the transport. Blocks for as long as opening sockets takes; the network is not
-    /// waited for.
-    pub(crate) fn open(&self, role: Role) -> Result<OpenEndpoint, gst::ErrorMessage> {
-        OpenEndpoint::open(self.endpoint_config()?, self.identity()?, role)
+    /// Opens the endpoint and starts the transport, with these limits to what peers may do. Blocks for as long as opening
+    /// sockets takes; the network is not waited for.
+    pub(crate) fn open(
+        &self,
+        role: Role,
+        limits: Limits,
+    ) -> Result<OpenEndpoint, gst::ErrorMessage> {
+        let mut config = self.endpoint_config()?;
+        config.limits = limits;
+        OpenEndpoint::open(config, self.identity()?, role)
     }
 
     fn endpoint_config(&self) -> Result<EndpointConfig, gst::ErrorMessage> {

@@ -351,7 +351,8 @@ impl IrohLiveSink {
                 sink.handle(event, &token);
             }
         });
-        let opened = settings.network.open(Role::Publish).and_then(|endpoint| {
+        let network = settings.network.open(Role::Publish, settings.limits());
+        let opened = network.and_then(|endpoint| {
             Publisher::start(
                 endpoint,
                 self.broadcast_name(),

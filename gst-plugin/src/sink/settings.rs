@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use gst::{glib, prelude::*};
+use iroh_live::transport::Limits;
 
 use crate::settings::NetworkSettings;
 
@@ -12,6 +13,8 @@ pub(super) struct Settings {
     pub(super) broadcast: Option<String>,
     pub(super) ticket_location: Option<PathBuf>,
     pub(super) sync: bool,
+    /// 0 for the library's default.
+    max_subscribers: u32,
 }
 
 impl Default for Settings {
@@ -21,6 +24,7 @@ impl Default for Settings {
             broadcast: None,
             ticket_location: None,
             sync: true,
+            max_subscribers: 0,
         }
     }
 }
@@ -44,7 +48,12 @@ impl Settings {
                     .default_value(true)
                     .mutable_ready()
                     .build(),
-                    ];
+                glib::ParamSpecUInt::builder("max-subscribers")
+                    .nick("Maximum of subscribers")
+                    .blurb(&format!("How many viewers may be connected at once; one more is told that there is no place, and tries again. Connections are counted: a viewer that was cut off counts until it has timed out. Each costs about 200 kB, and what the network sends to it. 0: as many as the library takes, {}", Limits::default().connections))
+                    .mutable_ready()
+                    .build(),
+            ];
         properties.extend(NetworkSettings::properties());
         properties
     }
@@ -61,6 +70,7 @@ impl Settings {
             "broadcast" => self.broadcast = text(),
             "ticket-location" => self.ticket_location = text().map(Into::into),
             "sync" => self.sync = value.get().unwrap_or(true),
+            "max-subscribers" => self.max_subscribers = value.get().unwrap_or_default(),
             name => {
                 self.network.set(name, value);
             }
@@ -76,7 +86,17 @@ impl Settings {
                     .to_value(),
             ),
             "sync" => Some(self.sync.to_value()),
+            "max-subscribers" => Some(self.max_subscribers.to_value()),
             name => self.network.get(name),
         }
+    }
+
+    /// What viewers may do.
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if self.max_subscribers > 0 {
+            limits.connections = usize::try_from(self.max_subscribers).unwrap_or(usize::MAX);
+        }
+        limits
     }
 }

@@ -8,7 +8,7 @@ use iroh_live::{
     LiveTicket,
     broadcast::MediaKind,
     media::{caps::src_caps, receive::PlayoutClock},
-    transport::{MoqSession, TrafficBytes},
+    transport::{Limits, MoqSession, TrafficBytes},
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -302,9 +302,12 @@ impl URIHandlerImpl for IrohLiveSrc {
 impl IrohLiveSrc {
     fn open(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
-        let opened = settings
-            .ticket()
-            .and_then(|ticket| Ok((settings.network.open(Role::Watch)?, ticket)));
+        let opened = settings.ticket().and_then(|ticket| {
+            Ok((
+                settings.network.open(Role::Watch, Limits::default())?,
+                ticket,
+            ))
+        });
         match opened {
             Ok((endpoint, ticket)) => {
                 if let Some(warning) = settings.warning() {

@@ -395,3 +395,20 @@ fn who_only_connects_is_no_subscriber() {
         .pipe
         .wait("its end", || (count() == 1).then_some(()));
 }
+
+#[test]
+fn a_viewer_too_many_is_told_so_and_watches_when_there_is_a_place() {
+    let _test = start();
+    let publisher = Publisher::start(&format!("{VIDEO} ! SINK max-subscribers=1"));
+    let ticket = publisher.ticket();
+    let first = Viewer::start(&ticket);
+    first.wait_frames("video_0", 5);
+    let second = Viewer::start(&ticket);
+    second
+        .pipe
+        .wait_warning("takes no more connections (too many peers are connected)");
+    assert_eq!(publisher.sink.property::<u32>("subscribers"), 1);
+    first.wait_more_frames("video_0", 5);
+    first.pipe.stop();
+    second.wait_frames("video_0", 5);
+}
