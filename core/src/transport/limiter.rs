@@ -30,8 +30,8 @@ const FREED_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How many may come at once when there is no place, and afterwards so many in a time. Each costs a handshake, and for a
 /// minute what is known of how it was reached.
-const LATECOMERS: u32 = 32;
-const LATECOMERS_PERIOD: Duration = Duration::from_secs(16);
+const LATECOMERS: u32 = 16;
+const LATECOMERS_PERIOD: Duration = Duration::from_secs(8);
 
 /// How long a connection that has ended still costs what it did: QUIC keeps it for three times its time-out.
 const DRAINING: Duration = Duration::from_secs(1);
