@@ -56,6 +56,8 @@ pub struct AdaptiveReader {
     last_wait: LastWait,
     selector: Selector,
     share: ReaderShare,
+    /// The incarnation of the broadcast whose readers that is one of.
+    incarnation: Option<u64>,
     ladder: Ladder,
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
@@ -135,6 +137,7 @@ impl AdaptiveReader {
         let (status, seen) = watch::channel(AdaptiveStatus::default());
         let start = Instant::now();
         let mut reader = Self {
+            incarnation: broadcast.incarnation().map(|found| found.number),
             share: broadcast.join_readers(),
             selector: Selector::new(config.quality.clone()),
             broadcast,
@@ -356,6 +359,11 @@ impl AdaptiveReader {
         let Some(source) = &mut self.current else {
             return;
         };
+        if self.incarnation != Some(frame.incarnation) {
+            // It may come on another session, with others that read there.
+            self.incarnation = Some(frame.incarnation);
+            self.share = self.broadcast.join_readers();
+        }
         let at = *arrival.end();
         let lateness = source.meter.lateness(frame.timestamp, at);
         source.observe(&frame, arrival);

@@ -41,7 +41,10 @@ impl Activity {
         let id = state.next;
         let track = Track {
             name: name.to_owned(),
-            rhythm: Rhythm::default(),
+            rhythm: match state.last_frame {
+                Some(_) => Rhythm::expected(),
+                None => Rhythm::default(),
+            },
         };
         state.tracks.insert(id, track);
         ReaderActivity {

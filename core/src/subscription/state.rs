@@ -20,7 +20,7 @@ pub enum SubscriberState {
     /// The broadcast is there.
     Up,
     /// The broadcast is there, and media that came has stopped, on all tracks that are read, for longer than its rhythm
-    /// explains: a second at most at ordinary rates.
+    /// explains: a second at most where frames come one by one at ordinary rates, three where a reader has just begun.
     Stalled {
         /// When the last frame came.
         last_frame: Instant,
@@ -31,7 +31,7 @@ pub enum SubscriberState {
         reason: LossReason,
         /// When it is tried again.
         retry_at: Instant,
-        /// Whether that is to be told to somebody: it is the first time in this outage that this is why.
+        /// Whether it is the first time in this outage that this is why.
         is_new: bool,
     },
     /// The publisher has ended the broadcast. This is final.

@@ -117,8 +117,13 @@ pub(super) fn waiting(name: &str, published: &[String]) -> glib::Error {
     )
 }
 
-pub(super) fn again(error: &glib::Error) -> glib::Error {
-    extended(error, "Trying again until it is there")
+/// It was lost for this reason, and is tried again.
+pub(super) fn again(reason: &LossReason, name: &str) -> glib::Error {
+    let more = match reason {
+        LossReason::Replaced => "Going over to that",
+        _ => "Trying again until it is there",
+    };
+    extended(&lost(reason, name), more)
 }
 
 /// The same with these words after it. Every domain of such errors is one of ours.
@@ -159,11 +164,16 @@ mod tests {
 
     #[test]
     fn more_words_keep_the_code() {
-        let error = again(&lost(&LossReason::Stopped, "stream"));
+        let error = again(&LossReason::Stopped, "stream");
         assert!(error.matches(gst::ResourceError::Read));
         assert_eq!(
             error.message(),
             "The publisher stopped. Trying again until it is there"
+        );
+        let error = again(&LossReason::Replaced, "stream");
+        assert_eq!(
+            error.message(),
+            "The publisher has put another broadcast in its place. Going over to that"
         );
     }
 }

@@ -166,6 +166,12 @@ impl<O: Observer> Follower<O> {
     }
 
     fn state_changed(&mut self, state: SubscriberState) -> Result<(), Failure> {
+        if matches!(
+            state,
+            SubscriberState::Connecting | SubscriberState::Waiting { .. }
+        ) {
+            self.away();
+        }
         let name = self.run.ticket.name();
         let own = self.run.live.endpoint().id();
         if !matches!(state, SubscriberState::Waiting { .. }) {
@@ -199,11 +205,16 @@ impl<O: Observer> Follower<O> {
         Ok(())
     }
 
-    fn lost(&mut self, reason: &LossReason, is_new: bool) {
+    /// The broadcast is not there. That it was lost is not seen where another one takes its place at once.
+    fn away(&mut self) {
         if std::mem::take(&mut self.exposed) {
             self.without = Instant::now();
         }
         self.run.set_unplayable(None);
+    }
+
+    fn lost(&mut self, reason: &LossReason, is_new: bool) {
+        self.away();
         self.run.set_status(Status::Reconnecting);
         self.state.send_modify(|state| {
             if let BroadcastState::Live(losses) = state {
@@ -212,8 +223,8 @@ impl<O: Observer> Follower<O> {
         });
         gst::info!(CAT, "{reason}");
         if is_new {
-            let error = failure::lost(reason, self.run.ticket.name());
-            self.run.observer.warn(failure::again(&error));
+            let warning = failure::again(reason, self.run.ticket.name());
+            self.run.observer.warn(warning);
         }
     }
 
@@ -227,9 +238,9 @@ impl<O: Observer> Follower<O> {
         let last = async {
             while !self.readers.is_empty() {
                 match self.readers.next().await {
-                    Done::Read(track, End::Finished) => track.end(),
-                    Done::Read(track, end) => gst::debug!(CAT, obj = track.ghost, "{end:?}"),
-                    Done::Probed(..) => {}
+                    TrackTask::Read(track, End::Finished) => track.end(),
+                    TrackTask::Read(track, end) => gst::debug!(CAT, obj = track.ghost, "{end:?}"),
+                    TrackTask::Probed(..) => {}
                 }
             }
         };
@@ -305,28 +316,28 @@ impl<O: Observer> Follower<O> {
             reading.wait(delay).await;
             if track.has_ended() {
                 let restarts = reading.restarts(&track).await;
-                return Done::Probed(track, restarts);
+                return TrackTask::Probed(track, restarts);
             }
             let end = reading.read(&track, || observer.running_time()).await;
-            Done::Read(track, end)
+            TrackTask::Read(track, end)
         });
     }
 
-    async fn reader_done(&mut self, done: Done) -> Result<(), Failure> {
+    async fn reader_done(&mut self, done: TrackTask) -> Result<(), Failure> {
         match done {
-            Done::Read(track, End::Finished) => track.end(),
-            Done::Read(track, End::Downstream) => {
+            TrackTask::Read(track, End::Finished) => track.end(),
+            TrackTask::Read(track, End::Downstream) => {
                 gst::debug!(CAT, obj = track.ghost, "downstream takes no more");
             }
             // Once may be a publisher whose timestamps jumped.
-            Done::Read(track, End::Malformed(reason)) => self.retry(&track, &reason, true),
-            Done::Read(track, End::Unavailable(reason)) => self.retry(&track, &reason, false),
-            Done::Probed(track, true) => {
+            TrackTask::Read(track, End::Malformed(reason)) => self.retry(&track, &reason, true),
+            TrackTask::Read(track, End::Unavailable(reason)) => self.retry(&track, &reason, false),
+            TrackTask::Probed(track, true) => {
                 gst::info!(CAT, obj = track.ghost, "begun anew by the publisher");
                 track.set_restarted();
                 self.update().await?;
             }
-            Done::Probed(track, false) => self.probe_later(track),
+            TrackTask::Probed(track, false) => self.probe_later(track),
         }
         Ok(())
     }
@@ -403,7 +414,7 @@ impl Retry {
 }
 
 /// What a task says at its end.
-enum Done {
+enum TrackTask {
     /// The track was read.
     Read(Arc<Track>, End),
     /// The track had ended; whether it has begun anew.
@@ -413,13 +424,13 @@ enum Done {
 /// The tasks that read the tracks, one for each.
 #[derive(Default)]
 struct Readers {
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<TrackTask>,
     /// The names of the pads that have one.
     busy: BTreeSet<String>,
 }
 
 impl Readers {
-    fn start(&mut self, track: &Track, task: impl Future<Output = Done> + Send + 'static) {
+    fn start(&mut self, track: &Track, task: impl Future<Output = TrackTask> + Send + 'static) {
         if self.busy.insert(track.ghost.name().into()) {
             self.tasks.spawn(task);
         }
@@ -430,11 +441,11 @@ impl Readers {
     }
 
     /// The next that is done; never, while there is none. Cancel safe.
-    async fn next(&mut self) -> Done {
+    async fn next(&mut self) -> TrackTask {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => {
-                    let (Done::Read(track, _) | Done::Probed(track, _)) = &done;
+                    let (TrackTask::Read(track, _) | TrackTask::Probed(track, _)) = &done;
                     self.busy.remove(track.ghost.name().as_str());
                     return done;
                 }

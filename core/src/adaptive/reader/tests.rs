@@ -103,3 +103,39 @@ async fn a_broadcast_that_ends_while_another_rendition_is_opened_has_ended() {
     let end = reader.next().await.expect("no error");
     assert!(end.is_none(), "{end:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_loss_it_is_one_of_the_readers_of_the_session_that_is_used_now() {
+    let (upstream, seen) = watch::channel(Upstream::Absent);
+    let subscription = CancellationToken::new().drop_guard();
+    let lasting = Lasting::new(seen, Activity::default(), subscription);
+    let remote = RemoteBroadcast::lasting("test".to_owned(), lasting);
+    let mut reader = None;
+    for number in 0..2 {
+        let local = LocalBroadcast::new();
+        let mut track = local
+            .publish_track("cam", VideoConfig::new(VideoCodec::VP8))
+            .expect("new");
+        let found = RemoteBroadcast::new("test".to_owned(), local.consume());
+        let mut catalog = found.catalog().await.expect("there");
+        let incarnation = Incarnation {
+            number,
+            catalog: catalog.next().await.expect("sound").map(Arc::new),
+            ..found.incarnation().expect("it is there")
+        };
+        let readers = incarnation.readers.clone();
+        upstream.send_replace(Upstream::Present(incarnation));
+        if reader.is_none() {
+            let opened = remote.adaptive(AdaptiveConfig::default()).await;
+            reader = Some(opened.expect("there"));
+        }
+        let reader = reader.as_mut().expect("opened");
+        for n in 0..50 {
+            track.write(frame(n)).expect("open");
+            next(reader).await;
+            tokio::time::advance(FRAME).await;
+        }
+        assert!(readers.join().others() > 0, "{number}");
+        upstream.send_replace(Upstream::Absent);
+    }
+}

@@ -23,6 +23,8 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Rhythm {
     /// Whether a frame has come.
     begun: bool,
+    /// Whether one is expected before.
+    expected: bool,
     intervals: u32,
     /// Smoothed, in seconds.
     mean: f64,
@@ -39,6 +41,14 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
+    /// That of a track of a broadcast that media came of before: it is expected to go on.
+    pub(super) fn expected() -> Self {
+        Self {
+            expected: true,
+            ..Self::default()
+        }
+    }
+
     /// Somebody begins to wait for a frame.
     pub(super) fn wait(&mut self, now: Instant) {
         self.waiting.get_or_insert(now);
@@ -80,10 +90,12 @@ impl Rhythm {
         };
     }
 
-    /// Whether frames that came have stopped; `None` where none has come yet, or nobody waits for any.
+    /// Whether frames that came have stopped; `None` where none has come yet and none is expected, or
+    /// nobody waits for any.
     pub(super) fn is_late(&self, now: Instant) -> Option<bool> {
         let rests = |since: Instant| now.saturating_duration_since(since) >= IDLE;
-        if !self.begun || self.waiting.is_none() && self.rested.is_none_or(rests) {
+        if !(self.begun || self.expected) || self.waiting.is_none() && self.rested.is_none_or(rests)
+        {
             return None;
         }
         Some(self.silence(now) >= self.limit())
@@ -234,5 +246,10 @@ mod tests {
         assert_eq!(rhythm.is_late(begin + ms(1000)), Some(false));
         rhythm.reset();
         assert_eq!(rhythm.is_late(begin + ms(60_000)), None);
+        // Unless it is known that media came.
+        let mut rhythm = Rhythm::expected();
+        rhythm.wait(begin);
+        assert_eq!(rhythm.is_late(begin + ms(1000)), Some(false));
+        assert_eq!(rhythm.is_late(begin + UNKNOWN), Some(true));
     }
 }
