@@ -37,6 +37,7 @@ mod publisher_control;
 mod quality;
 mod reader;
 mod select;
+mod share;
 #[cfg(test)]
 mod simulation;
 

@@ -21,12 +21,13 @@ use super::{
     output::Output,
     quality::Quality,
     select::{Decision, Measured, Selector},
+    share::SessionShare,
 };
 use crate::{
     EncodedFrame, RemoteBroadcast,
     broadcast::{
-        Catalog, CatalogError, CatalogWatch, EncodedReader, MediaKind, ReadError, ReaderShare,
-        Rendition, SubscribeTrackError,
+        Catalog, CatalogError, CatalogWatch, EncodedReader, MediaKind, ReadError, Rendition,
+        SubscribeTrackError,
     },
 };
 
@@ -55,9 +56,7 @@ pub struct AdaptiveReader {
     stale: bool,
     last_wait: LastWait,
     selector: Selector,
-    share: ReaderShare,
-    /// The incarnation of the broadcast whose readers that is one of.
-    incarnation: Option<u64>,
+    share: SessionShare,
     ladder: Ladder,
     /// Since when there has been nothing to wait for but another catalog.
     idle_since: Option<Duration>,
@@ -137,8 +136,7 @@ impl AdaptiveReader {
         let (status, seen) = watch::channel(AdaptiveStatus::default());
         let start = Instant::now();
         let mut reader = Self {
-            incarnation: broadcast.incarnation().map(|found| found.number),
-            share: broadcast.join_readers(),
+            share: SessionShare::new(&broadcast),
             selector: Selector::new(config.quality.clone()),
             broadcast,
             config,
@@ -359,11 +357,7 @@ impl AdaptiveReader {
         let Some(source) = &mut self.current else {
             return;
         };
-        if self.incarnation != Some(frame.incarnation) {
-            // It may come on another session, with others that read there.
-            self.incarnation = Some(frame.incarnation);
-            self.share = self.broadcast.join_readers();
-        }
+        self.share.follow(&self.broadcast, frame.incarnation);
         let at = *arrival.end();
         let lateness = source.meter.lateness(frame.timestamp, at);
         source.observe(&frame, arrival);
