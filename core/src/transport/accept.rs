@@ -13,6 +13,7 @@ use super::{
     carriers::Carrier,
     close::CloseCode,
     error::AcceptSessionError,
+    limiter::Place,
     limits::Limit,
     lock, now,
     peer::Turn,
@@ -39,12 +40,12 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
         return;
     }
     let evict = |reason: &str| registry.evict(reason);
-    let Some(place) = registry.limiter.enter(&connection, evict).await else {
+    let Some(mut place) = registry.limiter.enter(&connection, evict).await else {
         return;
     };
     let mut pending = None;
     let outcome = tokio::select! {
-        outcome = enter(registry, &connection, &mut pending) => outcome,
+        outcome = enter(registry, &connection, &mut place, &mut pending) => outcome,
         error = connection.closed() => Err(AcceptSessionError::Gone(error)),
         () = registry.stopping.cancelled() => {
             connection.close(CloseCode::DONE.into(), SHUT_DOWN);
@@ -67,6 +68,7 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
 async fn enter(
     registry: &Arc<Registry>,
     connection: &Connection,
+    place: &mut Place,
     pending: &mut Option<PendingAdmission>,
 ) -> Result<MoqSession, AcceptSessionError> {
     let number = registry.next_connection();
@@ -77,16 +79,20 @@ async fn enter(
     let server = Server::new();
     let handshake = within(HANDSHAKE_TIMEOUT, server.accept_request(now(), quic)).await?;
     let hop = handshake.peer_hop();
-    // A peer that goes on with a session was let in when that began.
-    let asked = match peer.continued(hop) {
-        Some(_) => None,
-        None => ask(registry, connection)?,
-    };
     let mut paused = Paused {
         registry,
         connection,
         handshake: Some(handshake),
     };
+    let mut asked = None;
+    // A peer that goes on with a session was let in when that began.
+    if peer.continued(hop).is_none() {
+        let evict = |reason: &str| registry.evict(reason);
+        if !place.hold_to_limit(connection, evict).await {
+            return Err(AcceptSessionError::Gone(connection.closed().await));
+        }
+        asked = ask(registry, connection)?;
+    }
     if let Some(asked) = asked {
         let asked = pending.insert(asked);
         let limit = registry.limiter.limits().admission;

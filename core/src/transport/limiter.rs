@@ -136,19 +136,16 @@ impl Limiter {
     }
 
     /// A place for a connection that a peer has begun. `evict` closes one that nobody needs, if there is one. Where there
-    /// is none, the connection is closed.
+    /// is none, the connection is closed. A peer that has a place gets one beyond the limit, as its session may go over to
+    /// this connection; where it does not, see [`Place::hold_to_limit`].
     pub(super) async fn enter(
         self: &Arc<Self>,
         connection: &Connection,
         evict: impl Fn(&str) -> bool,
     ) -> Option<Place> {
-        let freed = self.freed.notified();
         let mut place = self.take(connection);
-        if matches!(place, Err(Full::All))
-            && let Ok(_waiting) = self.waiting.try_acquire()
-            && evict(&Limit::Connections.to_string())
-        {
-            let _ = tokio::time::timeout(FREED_TIMEOUT, freed).await;
+        if matches!(place, Err(Full::All)) {
+            self.make_room(evict).await;
             place = self.take(connection);
         }
         let limit = match place {
@@ -156,23 +153,39 @@ impl Limiter {
             Err(Full::All) => Limit::Connections,
             Err(Full::Own) => Limit::ConnectionsPerPeer,
         };
-        self.exceeded(limit, Some(connection.remote_id()));
-        connection.close(CloseCode::LIMIT.into(), limit.to_string().as_bytes());
+        self.refuse(limit, connection);
         None
     }
 
     fn take(self: &Arc<Self>, connection: &Connection) -> Result<Place, Full> {
         let peer = connection.remote_id();
-        let Limits {
-            connections,
-            connections_per_peer,
-            ..
-        } = *self.limits;
-        lock(&self.places).take(peer, connections, connections_per_peer)?;
-        Ok(Place {
+        let (most, own) = (self.limits.connections, self.limits.connections_per_peer);
+        let mut places = lock(&self.places);
+        let mut taken = places.take(peer, most, own);
+        let beyond = taken == Err(Full::All) && places.has(&peer);
+        if beyond {
+            taken = places.take(peer, most.saturating_mul(2).max(own), own);
+        }
+        taken.map(|()| Place {
             limiter: self.clone(),
             peer,
+            beyond,
         })
+    }
+
+    /// Closes a connection that nobody needs, if there is one, and waits for its place.
+    async fn make_room(&self, evict: impl Fn(&str) -> bool) {
+        let freed = self.freed.notified();
+        if let Ok(_waiting) = self.waiting.try_acquire()
+            && evict(&Limit::Connections.to_string())
+        {
+            let _ = tokio::time::timeout(FREED_TIMEOUT, freed).await;
+        }
+    }
+
+    fn refuse(&self, limit: Limit, connection: &Connection) {
+        self.exceeded(limit, Some(connection.remote_id()));
+        connection.close(CloseCode::LIMIT.into(), limit.to_string().as_bytes());
     }
 
     fn exceeded(&self, limit: Limit, peer: Option<EndpointId>) {
@@ -191,9 +204,31 @@ impl Limiter {
 pub(super) struct Place {
     limiter: Arc<Limiter>,
     peer: EndpointId,
+    /// There was none within the limit.
+    beyond: bool,
 }
 
 impl Place {
+    /// The connection begins a session of its own, for which there has to be a place within the limit. False where there is
+    /// none: the connection is closed. Cancel safe.
+    pub(super) async fn hold_to_limit(
+        &mut self,
+        connection: &Connection,
+        evict: impl Fn(&str) -> bool,
+    ) -> bool {
+        let limiter = &self.limiter;
+        let fits = || lock(&limiter.places).taken() <= limiter.limits.connections;
+        if self.beyond && !fits() {
+            limiter.make_room(evict).await;
+            if !fits() {
+                limiter.refuse(Limit::Connections, connection);
+                return false;
+            }
+        }
+        self.beyond = false;
+        true
+    }
+
     /// The connection has ended. Returns when the place is free.
     pub(super) async fn leave(self) {
         tokio::time::sleep(DRAINING).await;

@@ -36,8 +36,8 @@ use crate::broadcast::CatalogLimits;
 #[non_exhaustive]
 pub struct Limits {
     /// Connections that peers have begun, in all; 128. When there are so many, one more takes the place of the oldest whose
-    /// peer watches nothing and is in no call, and is refused where there is none. More than a few a second are then
-    /// refused before they have said who they are.
+    /// peer watches nothing and is in no call, and is refused where there is none, unless a session that there is goes over
+    /// to it. More than a few a second are then refused before they have said who they are.
     pub connections: usize,
     /// Those of them that are one peer's; 16. More than one come of several processes with one key, and of connections that
     /// were lost and have not timed out.

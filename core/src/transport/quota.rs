@@ -77,6 +77,11 @@ impl<K: Eq + Hash> Places<K> {
         Ok(())
     }
 
+    /// Whether this one has a place.
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.by.contains_key(key)
+    }
+
     /// How many are taken in all.
     pub(super) fn taken(&self) -> usize {
         self.taken
