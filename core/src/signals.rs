@@ -100,7 +100,8 @@ impl Unanswered {
             self.since.get_or_insert(now);
         }
         (self.asked, self.answers) = (asked, answers);
-        self.since.map_or(Duration::ZERO, |since| now - since)
+        self.since
+            .map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 }
 

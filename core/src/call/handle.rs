@@ -136,6 +136,7 @@ impl Call {
             });
         }
         let (line, remote, end) = (self.line.clone(), self.remote.clone(), self.end.clone());
+        let peer = line.session.remote_hop();
         tokio::spawn(async move {
             let mut ended = end.subscribe();
             let elsewhere = async {
@@ -143,7 +144,7 @@ impl Call {
                     end = line.session.disconnected() => return end,
                     _ = remote.closed() => {}
                 }
-                if line.session.has_restarted() {
+                if line.session.was_started_anew(peer) {
                     Disconnect::lost("the peer was started anew")
                 } else if line.session.is_alive() {
                     // The session carries more: that the media is taken back is what says so.

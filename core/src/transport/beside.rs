@@ -15,7 +15,7 @@ use super::{
     close::CloseCode,
     error::ConnectError,
     link::Link,
-    liveness::{Action, LOOK, Liveness},
+    liveness::{Action, IDLE_LOOK, LOOK, Liveness},
     now,
     peer::Peer,
     reach::{CloseGuard, begin, reach},
@@ -32,9 +32,6 @@ const OVERLAP_ROUNDS: u32 = 4;
 
 /// How often to look meanwhile whether the peer was started anew.
 const GLANCE: Duration = Duration::from_millis(20);
-
-/// How often to look at a session that this side does not need, as to whether it needs it now.
-const IDLE_LOOK: Duration = Duration::from_secs(2);
 
 /// How long the others stay beside a connection with this round trip.
 fn overlap(rtt: Duration) -> Duration {

@@ -3,9 +3,10 @@
 use std::{
     ops::Add,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 use moq_lite::{bandwidth, goaway::Goaway};
 use tokio::sync::watch;
 
@@ -169,6 +170,32 @@ impl Carriers {
             }
             false
         });
+    }
+
+    /// Waits until there are only such as this side has dialled. Cancel safe.
+    pub(super) async fn dialed(&self) {
+        let mut changes = self.list.subscribe();
+        let dialed = |list: &Vec<Carrier>| !list.iter().any(|carrier| carrier.incoming);
+        // The sender is in `self`.
+        let _ = changes.wait_for(dialed).await.map(drop);
+    }
+
+    /// Whether the peer is there on any of them, and if so how long it had to show that.
+    pub(super) async fn answers(&self) -> Option<Duration> {
+        let mut asked: FuturesUnordered<_> = self
+            .all()
+            .into_iter()
+            .map(|carrier| async move {
+                let answered = carrier.link.responds().await;
+                answered.then(|| carrier.link.patience())
+            })
+            .collect();
+        while let Some(answered) = asked.next().await {
+            if answered.is_some() {
+                return answered;
+            }
+        }
+        None
     }
 
     /// Waits until all have ended, and gives the last one. Cancel safe.

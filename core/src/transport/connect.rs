@@ -21,7 +21,7 @@ pub(super) async fn connect(
 ) -> Result<MoqSession, ConnectError> {
     let address = limited(address);
     let peer = registry.peer(address.id);
-    peer.set_address(address.clone());
+    remember(&peer, &address);
     let span = session_span(address.id, false);
     let connecting = async {
         loop {
@@ -43,6 +43,17 @@ pub(super) async fn connect(
         () = registry.stopping.cancelled() => Err(ConnectError::Shutdown),
         session = connecting.instrument(span) => session,
     }
+}
+
+/// Takes note of where the peer is, for whoever dials it beside a session. Who asks for a session that there is already may
+/// know less than who dialled it.
+fn remember(peer: &Peer, address: &EndpointAddr) {
+    let mut all = address.clone();
+    if peer.is_connected() {
+        all.addrs.extend(peer.address().addrs);
+    }
+    let few = limited(all.clone()) == all;
+    peer.set_address(if few { all } else { address.clone() });
 }
 
 /// Dials, and waits until the peer has let this side in. None if another session came first, which is to be used instead.

@@ -10,6 +10,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// How often to look.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
+/// How often to look where the session is not needed, as to whether it is now.
+pub(super) const IDLE_LOOK: Duration = MOST_AT_ONCE;
+
 /// How much silence one look can find. A program that was held up itself, or a machine that was asleep, has not looked at
 /// what came in the meantime.
 const MOST_AT_ONCE: Duration = Duration::from_millis(500);
@@ -55,14 +58,15 @@ impl Liveness {
         }
     }
 
-    /// To be called every [`LOOK`]: `received` packets have come so far, and the session is `needed` by this side.
+    /// To be called every [`LOOK`], or [`IDLE_LOOK`]: `received` packets have come so far, and the session is `needed` by this side.
     pub(super) fn look(&mut self, now: Instant, received: u64, needed: bool) -> Action {
         let elapsed = now.saturating_duration_since(self.looked);
         self.looked = now;
-        if std::mem::replace(&mut self.received, received) == received {
-            self.silence += elapsed.min(MOST_AT_ONCE);
-        } else {
+        // Fewer have come over the connections that are left, where one has ended.
+        if received > std::mem::replace(&mut self.received, received) {
             self.silence = Duration::ZERO;
+        } else {
+            self.silence += elapsed.min(MOST_AT_ONCE);
         }
         let silent = needed && self.silence >= SILENCE;
         match self.dialing {
@@ -135,7 +139,7 @@ mod tests {
         assert_eq!(again, [(500, Action::Dial)]);
         liveness.failed(now);
         // The peer speaks, and falls silent anew.
-        assert_eq!(liveness.look(now, 6, true), Action::Nothing);
+        assert_eq!(liveness.look(now, 8, true), Action::Nothing);
         let anew = silent_for(&mut liveness, &mut now, SILENCE * 2, true);
         assert_eq!(anew.last().map(|(_, action)| *action), Some(Action::Dial));
     }
@@ -148,6 +152,18 @@ mod tests {
         liveness.established();
         let next = silent_for(&mut liveness, &mut now, SILENCE * 2, true);
         assert_eq!(next, [(2000, Action::Dial)]);
+    }
+
+    #[test]
+    fn a_connection_that_ends_is_no_sign_of_life() {
+        let mut now = Instant::now();
+        let mut liveness = Liveness::new(now, 20);
+        // Of two connections one is left, over which 7 have come.
+        let dialed = silent_for(&mut liveness, &mut now, SILENCE, true);
+        assert_eq!(dialed, [(2000, Action::Dial)]);
+        now += LOOK;
+        assert_eq!(liveness.look(now, 3, true), Action::Nothing);
+        assert_eq!(liveness.look(now + LOOK, 4, true), Action::Abandon);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //!   was started anew; or is of a second process with the same key. The old session is asked whether it still lives, to
 //!   tell.
 //!
-//! Who hears nothing on a session dials another connection *beside* it (see [`liveness`](super::liveness)), and the session
+//! Who hears nothing on a session that it has dialled, reads from or has a call on dials another connection *beside* it (see [`liveness`](super::liveness)), and the session
 //! goes on over both, as either may be the one that delivers:
 //!
 //! * It is taken for one of the session if it says so, by the random number that each end has for a session. That of a
@@ -247,11 +247,10 @@ impl Peer {
                 Verdict::Probe => {
                     let probing = Probing(self);
                     if let Some(old) = old {
-                        let link = old.link();
-                        if link.responds().await {
+                        if let Some(patience) = old.carriers().answers().await {
                             drop(probing);
                             // A connection that was on its way when the session began is closed meanwhile.
-                            tokio::time::sleep(link.patience()).await;
+                            tokio::time::sleep(patience).await;
                             return Turn::Secondary;
                         }
                         old.abandon("it does not answer, and its peer connects anew");
@@ -362,7 +361,7 @@ impl Claim<'_> {
         });
         if let Some(old) = old.filter(MoqSession::is_alive) {
             let probing = async move {
-                if !old.link().responds().await {
+                if old.carriers().answers().await.is_none() {
                     old.abandon("it does not answer, and its peer has connected anew");
                 }
             };

@@ -38,7 +38,7 @@ use super::{
 };
 use crate::broadcast::{LocalBroadcast, StopReason};
 
-/// How long a session that this side dialled stays when nothing needs it any more.
+/// How long a session that is this side's to end stays when nothing needs it any more.
 const UNUSED_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the network below is kept for the last words, when nobody waits for them.
@@ -444,15 +444,13 @@ impl Registry {
         true
     }
 
-    /// Stays with a session until it has ended, and ends it when this side has dialled and needs it no more.
+    /// Stays with a session until it has ended, and ends it when it is this side's to end, and needed no more.
     fn watch(self: &Arc<Self>, session: &MoqSession, peer: Arc<Peer>) {
         let (registry, watched) = (Arc::downgrade(self), session.clone());
         let watching = async move {
             let released = async {
-                match watched.is_incoming() {
-                    true => std::future::pending().await,
-                    false => watched.released(UNUSED_GRACE).await,
-                }
+                watched.ours_to_end().await;
+                watched.released(UNUSED_GRACE).await;
             };
             tokio::select! {
                 _ = watched.closed() => {}

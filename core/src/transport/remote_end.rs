@@ -1,9 +1,6 @@
 //! The peer's end of a session, which may be started anew.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Mutex;
 
 use moq_lite::{Hop, origin};
 
@@ -11,20 +8,20 @@ use super::lock;
 
 /// What the peer's end of a session calls itself: a number that no other session has.
 pub(super) struct RemoteEnd {
-    /// What it has said when it dialled.
+    /// What it has said when it began the session.
+    first: Option<Hop>,
+    /// The same, for as long as it is known to be true.
     said: Mutex<Option<Hop>>,
     /// What the peer publishes.
     remote: origin::Consumer,
-    /// The peer was started anew meanwhile.
-    restarted: AtomicBool,
 }
 
 impl RemoteEnd {
     pub(super) fn new(remote: &origin::Producer, said: Option<Hop>) -> Self {
         Self {
+            first: said,
             said: Mutex::new(said),
             remote: remote.consume(),
-            restarted: AtomicBool::new(false),
         }
     }
 
@@ -50,15 +47,11 @@ impl RemoteEnd {
 
     /// Whether something is announced by another end than `before`.
     pub(super) fn was_started_anew(&self, before: Option<Hop>) -> bool {
-        let anew = before.is_some_and(|before| self.announcing().any(|hop| hop != before));
-        if anew {
-            self.restarted.store(true, Ordering::Relaxed);
-        }
-        anew
+        before.is_some_and(|before| self.announcing().any(|hop| hop != before))
     }
 
-    /// Whether it was found to be started anew.
-    pub(super) fn has_restarted(&self) -> bool {
-        self.restarted.load(Ordering::Relaxed)
+    /// Whether something is announced by the end that has begun the session.
+    pub(super) fn is_first(&self) -> bool {
+        self.announcing().any(|hop| Some(hop) == self.first)
     }
 }

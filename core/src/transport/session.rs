@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use iroh::{EndpointId, endpoint::Connection};
 use moq_lite::{Hop, origin};
 use tokio::sync::watch;
@@ -35,15 +35,18 @@ use crate::{
     signals::{Measured, NetStats, NetworkSignals, Sampled},
 };
 
+/// How often to look whether a peer that has begun a session is still the same.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A session with one peer. Cheap to clone.
 ///
-/// It is apart from the connection that carries it. When nothing comes from the peer for two seconds, another connection is
-/// dialled beside the one that there is, and takes over if it delivers first: the session goes on, and so does what is read
-/// from it and what the peer reads.
+/// It is apart from the connection that carries it. When nothing comes from the peer for two seconds, a side that
+/// has dialled it, reads from it or has a call on it dials another connection beside the one that there is, which takes over
+/// if it delivers first: the session goes on, and so does what is read from it and what the peer reads.
 ///
 /// One that this side dialled ends a moment after the last of what needs it is gone: handles on it, what is read from it,
 /// a call, and what the peer watches on it. The lists and streams that all sessions are in do not keep it. One that the
-/// peer dialled is the peer's to end. Either side may [`close`](Self::close) it at any time.
+/// peer dialled is the peer's to end, unless the peer has lost it, as when it was started anew, and this side has dialled it since. Either side may [`close`](Self::close) it at any time.
 #[derive(Clone)]
 pub struct MoqSession {
     inner: Arc<Inner>,
@@ -205,18 +208,27 @@ impl MoqSession {
     }
 
     /// What the peer's end of the session calls itself on all links, if that is known: a number that no other session has.
-    pub(super) fn remote_hop(&self) -> Option<Hop> {
+    pub(crate) fn remote_hop(&self) -> Option<Hop> {
         self.inner.remote_end.hop()
     }
 
     /// Whether something is announced by another end of the peer than `before`: it was started anew.
-    pub(super) fn was_started_anew(&self, before: Option<Hop>) -> bool {
+    pub(crate) fn was_started_anew(&self, before: Option<Hop>) -> bool {
         self.inner.remote_end.was_started_anew(before)
     }
 
-    /// Whether the peer has been started anew since the session began, and so has lost all that it knew of it.
-    pub(crate) fn has_restarted(&self) -> bool {
-        self.inner.remote_end.has_restarted()
+    /// Waits until this side is the one to end the session when nobody needs it: it has dialled it, or all connections that
+    /// carry it where the peer, who began it, has lost it since, as when it was started anew. Cancel safe.
+    pub(super) async fn ours_to_end(&self) {
+        let carriers = &self.inner.carriers;
+        while self.is_incoming() {
+            carriers.dialed().await;
+            // It shows in what the peer announces.
+            tokio::time::sleep(LOOK).await;
+            if !self.inner.remote_end.is_first() && carriers.dialed().now_or_never().is_some() {
+                return;
+            }
+        }
     }
 
     /// Whether something is read from the peer, or there is a call with it.

@@ -10,7 +10,7 @@ use crate::{
     EncodedFrame, Live, LocalBroadcast, RemoteBroadcast, TrackConfig,
     broadcast::{EncodedReader, VideoConfig, catalog::VideoCodec},
     endpoint::EndpointConfig,
-    transport::{TrafficBytes, peer::Peer},
+    transport::{Limits, TrafficBytes, peer::Peer},
 };
 
 /// Generous: a limit for what hangs, not a measure of speed.
@@ -20,8 +20,12 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 async fn live() -> Live {
-    let endpoint = EndpointConfig::local().bind().await.unwrap();
-    Live::builder(endpoint).with_router().spawn()
+    live_with(EndpointConfig::local(), Limits::default()).await
+}
+
+async fn live_with(config: EndpointConfig, limits: Limits) -> Live {
+    let endpoint = config.bind().await.unwrap();
+    Live::builder(endpoint).limits(limits).with_router().spawn()
 }
 
 /// Two that are connected, each with its handle on the session.
@@ -33,7 +37,10 @@ struct Pair {
 impl Pair {
     /// The first one dials.
     async fn connected() -> Self {
-        let lives = [live().await, live().await];
+        Self::connect([live().await, live().await]).await
+    }
+
+    async fn connect(lives: [Live; 2]) -> Self {
         let mut incoming = lives[1].transport().incoming();
         let to = lives[1].endpoint().addr();
         let dialed = soon("session", lives[0].transport().connect(to)).await;
@@ -260,6 +267,106 @@ async fn who_makes_many_connections_of_one_session_keeps_a_few() {
     soon("a few connections", few).await;
     assert!(pair.sessions[1].carriers().ids().len() <= 3);
     assert_eq!(pair.lives[1].transport().sessions().borrow().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_dialled_beside_a_peer_that_has_lost_the_session_ends_it() {
+    for offers in [true, false] {
+        // The peer has dialled, and would have ended it.
+        let pair = Pair::connected().await;
+        let movie = LocalBroadcast::new();
+        if offers {
+            pair.lives[0].publish("movie", &movie).unwrap();
+        } else {
+            pair.sessions[0].publish("movie", &movie).unwrap();
+        }
+        let remote = soon("movie", pair.sessions[1].subscribe("movie")).await;
+        let mut incoming = pair.lives[0].transport().incoming();
+        // For the peer it is a new session, as where it was started anew: it knows nothing of this end, which has announced
+        // nothing.
+        pair.dial_beside(1).await;
+        let theirs = soon("session", incoming.next()).await.unwrap().unheld();
+        let Pair { lives, sessions } = pair;
+        let [old, ours] = sessions;
+        let ours_unheld = ours.unheld();
+        soon("the end of the old one", old.closed()).await;
+        assert!(ours.is_alive() && theirs.is_alive());
+        drop((ours, remote));
+        soon("the end", ours_unheld.closed()).await;
+        let end = soon("the end", theirs.disconnected()).await;
+        assert_eq!(end.code, Some(CloseCode::UNUSED));
+        drop(lives);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_dialled_beside_leaves_the_end_to_the_peer_that_is_still_the_same() {
+    let pair = Pair::connected().await;
+    let movie = LocalBroadcast::new();
+    // Each knows of the other that it is still the same by what it announces.
+    for live in &pair.lives {
+        live.publish("movie", &movie).unwrap();
+    }
+    let mut remotes = Vec::new();
+    for session in &pair.sessions {
+        remotes.push(soon("movie", session.subscribe("movie")).await);
+    }
+    let old = pair.ids();
+    pair.dial_beside(1).await;
+    pair.have_one([&old[0], &old[1]]).await;
+    let [theirs, ours] = pair.sessions;
+    let ours_unheld = ours.unheld();
+    drop((ours, remotes));
+    // Longer than what nobody needs is kept.
+    sleep(Duration::from_secs(5)).await;
+    assert!(ours_unheld.is_alive());
+    drop(theirs);
+    soon("the end", ours_unheld.closed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_over_to_another_connection_where_there_is_no_place_for_more_peers() {
+    let mut limits = Limits::default();
+    limits.connections = 1;
+    let full = live_with(EndpointConfig::local(), limits).await;
+    let movie = LocalBroadcast::new();
+    let feeding = feed(&movie);
+    full.publish("movie", &movie).unwrap();
+    let pair = Pair::connect([live().await, full]).await;
+    let remote = soon("movie", pair.sessions[0].subscribe("movie")).await;
+    // From now on the session cannot make room for somebody else.
+    let stop = CancellationToken::new();
+    let reading = tokio::spawn(read_all(film(&remote.unwrap()).await, stop.clone()));
+    soon("a request", pair.sessions[1].requested("movie")).await;
+    for _ in 0..3 {
+        let old = pair.ids();
+        pair.dial_beside(0).await;
+        pair.have_one([&old[0], &old[1]]).await;
+    }
+    let to = pair.lives[1].endpoint().addr();
+    let other = live().await;
+    let refused = soon("an answer", other.transport().connect(to)).await;
+    assert!(matches!(refused, Err(ConnectError::Full { .. })));
+    // Nor is there a place for another session of the same peer.
+    let mut config = EndpointConfig::local();
+    config.secret_key = Some(pair.lives[0].endpoint().secret_key().clone());
+    let twin = live_with(config, Limits::default()).await;
+    let to = pair.lives[1].endpoint().addr();
+    let refused = soon("an answer", twin.transport().connect(to)).await;
+    assert!(matches!(refused, Err(ConnectError::Full { .. })));
+    stop.cancel();
+    assert!(reading.await.unwrap() > 0);
+    feeding.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_session_that_there_is_does_not_take_away_where_the_peer_is() {
+    let pair = Pair::connected().await;
+    let known = pair.peer(0).address();
+    assert!(!known.is_empty());
+    let again = pair.lives[0].transport().connect(known.id);
+    assert!(soon("it", again).await.unwrap().is_same(&pair.sessions[0]));
+    assert_eq!(pair.peer(0).address(), known);
 }
 
 #[tokio::test(flavor = "multi_thread")]
