@@ -69,9 +69,9 @@ pub struct NetworkSignals {
 #[derive(Debug, Default)]
 pub struct SignalMeter {
     last: Option<Sample>,
-    /// The paths that were in use before, as they were left, the latest last: when one of them is used again, its counters
-    /// go on from there.
-    left: VecDeque<PathInfo>,
+    /// The connections and paths that were in use before, as they were left, the latest last: when one of them is used again,
+    /// its counters go on from there.
+    left: VecDeque<(usize, PathInfo)>,
     congestion_events: u64,
     /// Whether the peer says anything at all when it is asked.
     answers: Unanswered,
@@ -108,7 +108,7 @@ impl Unanswered {
 /// A silence that is longer than what peers usually leave between two packets: what was before counts no more.
 pub(crate) const SILENCE: Duration = Duration::from_millis(1500);
 
-/// How many paths are remembered. A connection has a handful at a time.
+/// How many paths are remembered. There is a handful at a time.
 const PATHS: usize = 8;
 
 /// The counters of a connection at one moment.
@@ -177,13 +177,11 @@ impl SignalMeter {
     /// What the counters say, against those before.
     pub fn sample(&mut self, sample: Sample) -> NetworkSignals {
         let path = &sample.path;
+        let last = self.last.take();
+        let before = self.before(&sample, last.as_ref());
         // The counters of another connection have nothing to do with these.
-        let last = self
-            .last
-            .take()
-            .filter(|last| last.connection == sample.connection);
+        let last = last.filter(|last| last.connection == sample.connection);
         if last.is_none() {
-            self.left.clear();
             self.answers = Unanswered::default();
             self.acknowledgements = Unanswered::default();
         }
@@ -207,7 +205,6 @@ impl SignalMeter {
                 signals.receive_rate = rate(sample.received_bytes, last.received_bytes);
                 signals.send_rate = rate(sample.sent_bytes, last.sent_bytes);
             }
-            let before = self.before(path, last.path);
             let sent = path.sent_packets.saturating_sub(before.sent_packets);
             let lost = path.lost_packets.saturating_sub(before.lost_packets);
             if silent && unanswered > Duration::ZERO {
@@ -215,12 +212,10 @@ impl SignalMeter {
             } else if sent + lost > 0 {
                 signals.loss_rate = lost as f64 / (sent + lost) as f64;
             }
-            self.congestion_events += path
-                .congestion_events
-                .saturating_sub(before.congestion_events);
-        } else {
-            self.congestion_events += path.congestion_events;
         }
+        self.congestion_events += path
+            .congestion_events
+            .saturating_sub(before.congestion_events);
         signals.congestion_events = self.congestion_events;
         self.last = Some(sample);
         signals
@@ -241,19 +236,26 @@ impl SignalMeter {
         (answers.max(acknowledged), now.saturating_sub(self.received))
     }
 
-    /// The counters of `path` when they were looked at last. Those of another path have nothing to do with them; a path
-    /// that was never in use begins at zero.
-    fn before(&mut self, path: &PathInfo, last: PathInfo) -> PathInfo {
-        if last.is_same_path(path) {
-            return last;
+    /// The counters of the path in use when they were looked at last. Those of another path, or of another connection, have
+    /// nothing to do with them; a path that was never in use begins at zero.
+    fn before(&mut self, sample: &Sample, last: Option<&Sample>) -> PathInfo {
+        let is_used = |(connection, path): &(usize, PathInfo)| {
+            *connection == sample.connection && path.is_same_path(&sample.path)
+        };
+        if let Some(last) = last {
+            let last = (last.connection, last.path.clone());
+            if is_used(&last) {
+                return last.1;
+            }
+            if self.left.len() == PATHS {
+                self.left.pop_front();
+            }
+            self.left.push_back(last);
         }
-        if self.left.len() == PATHS {
-            self.left.pop_front();
-        }
-        self.left.push_back(last);
-        let known = self.left.iter().position(|left| left.is_same_path(path));
+        let known = self.left.iter().position(is_used);
         known
             .and_then(|at| self.left.remove(at))
+            .map(|(_, path)| path)
             .unwrap_or_default()
     }
 }

@@ -78,7 +78,7 @@ fn another_connection_begins_its_counters_anew() {
     let mut meter = SignalMeter::default();
     let mut first = sample(0, 1000, 10, 50_000);
     first.path.congestion_events = 3;
-    meter.sample(first);
+    meter.sample(first.clone());
     let mut second = sample(200, 5, 4, 20);
     second.connection = 1;
     second.path.congestion_events = 1;
@@ -89,6 +89,10 @@ fn another_connection_begins_its_counters_anew() {
     second.path.sent_packets += 9;
     second.path.lost_packets += 1;
     assert_eq!(meter.sample(second).loss_rate, 0.1);
+    // The first is in use again; what it had seen before was counted then.
+    first.at += 3 * INTERVAL;
+    first.path.congestion_events += 2;
+    assert_eq!(meter.sample(first).congestion_events, 6);
 }
 
 #[test]
