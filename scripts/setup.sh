@@ -34,6 +34,7 @@ screen el:pulsesink          |gstreamer1.0-pulseaudio        |gstreamer1-plugins
 screen el:alsasink           |gstreamer1.0-alsa              |gstreamer1-plugins-base       |gst-plugins-base  |-         |sound, where no sound server runs
 test   cmd:ip                |iproute2                       |iproute                       |iproute2          |-         |tests on bad networks, in namespaces
 ci     py:GstApp             |python3-gi gir1.2-gst-plugins-base-1.0|python3-gobject        |python-gobject    |pygobject3|the examples in Python
+ci     cmd:c++               |g++                            |gcc-c++                       |gcc               |-         |to compile the fuzzer
 ci     cmd:shellcheck        |shellcheck                     |ShellCheck                    |shellcheck        |shellcheck|to check these scripts
 "
 

@@ -12,6 +12,8 @@ pub mod broadcast;
 pub mod call;
 mod dns;
 pub mod endpoint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lease;
 mod live;
 #[cfg(feature = "media")]
