@@ -4,12 +4,14 @@ mod actor;
 mod error;
 mod find;
 mod follow;
+mod loss;
 mod machine;
 mod state;
 mod subscriber;
 
 pub use error::SubscribeError;
-pub use state::{LossReason, SubscriberState};
+pub use loss::LossReason;
+pub use state::SubscriberState;
 pub use subscriber::{Subscriber, SubscriberBuilder};
 use tokio::sync::watch;
 

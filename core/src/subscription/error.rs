@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::state::LossReason;
+use super::loss::LossReason;
 use crate::{
     broadcast::{CatalogError, StopReason},
     transport::{BroadcastError, CloseCode, ConnectError, Disconnect, DisconnectReason},

@@ -9,7 +9,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{error::Verdict, find::broke, machine::Event, state::LossReason};
+use super::{error::Verdict, find::broke, loss::LossReason, machine::Event};
 use crate::{
     broadcast::{
         Activity, Catalog, CatalogWatch, LAST_FRAMES, Readable, RemoteBroadcast, StopReason,

@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     error::{SubscribeError, Verdict},
-    state::{LossReason, SubscriberState},
+    loss::LossReason,
+    state::SubscriberState,
 };
 use crate::retry::Backoff;
 
