@@ -63,8 +63,9 @@ pub struct Limits {
     pub message_bytes: usize,
     /// Bytes of a frame; 8 MiB.
     pub frame_bytes: usize,
-    /// Bytes of all groups of a peer that are under way; 24 MiB. A group is what comes between two key frames. MoQ itself
-    /// takes groups of 32 MiB, and of no more than 8192 frames.
+    /// Bytes of all groups of a peer that are under way; 40 MiB. A group is what comes between two key frames. MoQ itself
+    /// takes groups of 32 MiB, which is a second of 268 Mbit/s, and of no more than 8192 frames; the next one may begin while
+    /// the end of one is still on its way.
     pub group_bytes: usize,
     /// Catalogs.
     pub catalog: CatalogLimits,
@@ -84,7 +85,7 @@ impl Default for Limits {
             group_streams: 1024,
             message_bytes: 128 << 10,
             frame_bytes: 8 << 20,
-            group_bytes: 24 << 20,
+            group_bytes: 40 << 20,
             catalog: CatalogLimits::default(),
         }
     }
