@@ -326,8 +326,10 @@ async fn who_has_dialled_beside_leaves_the_end_to_the_peer_that_is_still_the_sam
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_goes_over_to_another_connection_where_there_is_no_place_for_more_peers() {
-    let mut limits = Limits::default();
-    limits.connections = 1;
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
     let full = live_with(EndpointConfig::local(), limits).await;
     let movie = LocalBroadcast::new();
     let feeding = feed(&movie);
