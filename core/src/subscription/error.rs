@@ -58,9 +58,8 @@ impl From<ConnectError> for Verdict {
             ConnectError::Refused { .. } => Self::Refused(Arc::new(error.into())),
             ConnectError::Shutdown => Self::Failed(Arc::new(error.into())),
             ConnectError::WrongIdentity(_) => Self::Again(LossReason::WrongIdentity),
-            ConnectError::Busy { reason } | ConnectError::Full { reason } => {
-                Self::Again(LossReason::Busy(reason))
-            }
+            ConnectError::Busy { reason } => Self::Again(LossReason::Busy(reason)),
+            ConnectError::Full { reason } => Self::Again(LossReason::Full(reason)),
             ConnectError::NoAnswer(limit) => {
                 let reason = format!("no answer within {} s", limit.as_secs());
                 Self::Again(LossReason::Unreachable(reason))
@@ -97,7 +96,8 @@ impl From<&Disconnect> for Verdict {
                 let reason = message();
                 return Self::Refused(Arc::new(ConnectError::Refused { reason }.into()));
             }
-            (RemoteClose, Some(CloseCode::BUSY | CloseCode::LIMIT)) => LossReason::Busy(message()),
+            (RemoteClose, Some(CloseCode::BUSY)) => LossReason::Busy(message()),
+            (RemoteClose, Some(CloseCode::LIMIT)) => LossReason::Full(message()),
             // It would go over the limit again.
             (LocalClose, Some(CloseCode::LIMIT)) => {
                 let error = BroadcastError::Session(end.clone());

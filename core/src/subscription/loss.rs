@@ -22,6 +22,8 @@ pub enum LossReason {
     WrongIdentity,
     /// The publisher has no time now; what it says to it may be empty.
     Busy(String),
+    /// The publisher is at one of its limits, as when it takes no more viewers; what it says to it may be empty.
+    Full(String),
     /// Anything else.
     Failed(String),
 }
@@ -45,6 +47,8 @@ impl LossReason {
             }
             Self::Busy(said) if said.is_empty() => "the publisher is busy".to_owned(),
             Self::Busy(said) => format!("the publisher is busy ({said})"),
+            Self::Full(said) if said.is_empty() => "the publisher is at its limit".to_owned(),
+            Self::Full(said) => format!("the publisher is at its limit ({said})"),
             Self::Failed(how) => how.clone(),
         }
     }
@@ -57,6 +61,7 @@ impl LossReason {
             Self::ConnectionLost(_) => "waiting for a connection",
             Self::Unreachable(_) => "waiting for a way to it",
             Self::Busy(_) => "waiting for it to have time",
+            Self::Full(_) => "waiting for a place",
             Self::Failed(_) => "trying again",
         }
     }

@@ -90,7 +90,7 @@ pub(super) fn lost(reason: &LossReason, name: &str) -> glib::Error {
             glib::Error::new(Code::NotFound, &format!("{}. {NEW_TICKET}", cause()))
         }
         LossReason::WrongIdentity => glib::Error::new(Code::NotFound, &cause()),
-        LossReason::Busy(_) => glib::Error::new(Code::Busy, &cause()),
+        LossReason::Busy(_) | LossReason::Full(_) => glib::Error::new(Code::Busy, &cause()),
         LossReason::Failed(_) => glib::Error::new(Code::OpenRead, &cause()),
         _ => glib::Error::new(Code::Read, &cause()),
     }

@@ -406,7 +406,7 @@ fn a_viewer_too_many_is_told_so_and_watches_when_there_is_a_place() {
     let second = Viewer::start(&ticket);
     second
         .pipe
-        .wait_warning("takes no more connections (too many peers are connected)");
+        .wait_warning("at its limit (too many peers are connected)");
     assert_eq!(publisher.sink.property::<u32>("subscribers"), 1);
     first.wait_more_frames("video_0", 5);
     first.pipe.stop();

@@ -310,9 +310,10 @@ fn how_a_session_ended_says_whether_another_attempt_may_mend_it() {
         Verdict::Again(LossReason::Stopped)
     ));
     assert!(matches!(remote(CloseCode::REFUSED), Verdict::Refused(_)));
-    for code in [CloseCode::BUSY, CloseCode::LIMIT] {
-        assert!(matches!(remote(code), Verdict::Again(LossReason::Busy(_))));
-    }
+    let busy = remote(CloseCode::BUSY);
+    assert!(matches!(busy, Verdict::Again(LossReason::Busy(_))));
+    let full = remote(CloseCode::LIMIT);
+    assert!(matches!(full, Verdict::Again(LossReason::Full(_))));
     let over = verdict(Disconnect::local(CloseCode::LIMIT, "too many"));
     assert!(matches!(over, Verdict::Failed(error) if error.to_string().contains("too many")));
     assert!(matches!(
@@ -324,6 +325,6 @@ fn how_a_session_ended_says_whether_another_attempt_may_mend_it() {
     };
     assert!(matches!(
         Verdict::from(full),
-        Verdict::Again(LossReason::Busy(_))
+        Verdict::Again(LossReason::Full(_))
     ));
 }
