@@ -224,7 +224,13 @@ impl Machine {
         if self.is_given_up(now) {
             return self.give_up(now, reason);
         }
-        let retry_at = now + self.outage.backoff.next(random);
+        let mut wait = self.outage.backoff.next(random);
+        let dialled = now.saturating_duration_since(self.attempt);
+        if matches!(reason, LossReason::Unreachable(_)) && dialled > wait {
+            // Whoever dials all the time finds the publisher within a second of the network's return, and asks for little.
+            wait = Backoff::default().next(random);
+        }
+        let retry_at = now + wait;
         let is_new = self.is_new(&reason);
         self.set(SubscriberState::Lost {
             reason,

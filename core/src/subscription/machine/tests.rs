@@ -328,3 +328,17 @@ fn how_a_session_ended_says_whether_another_attempt_may_mend_it() {
         Verdict::Again(LossReason::Full(_))
     ));
 }
+
+#[test]
+fn a_publisher_that_does_not_answer_is_dialled_all_the_time() {
+    let mut scene = Scene::new(None);
+    let away = || LossReason::Unreachable("no answer".to_owned());
+    for _ in 0..60 {
+        scene.now += ms(10_000);
+        assert_eq!(scene.lost(away()), Some(Task::Pause));
+        assert_eq!(scene.retry(), Backoff::FIRST);
+    }
+    // Where dialling fails at once, there is a wait between two attempts.
+    scene.lost(away());
+    assert_eq!(scene.retry(), Backoff::LONGEST);
+}
