@@ -14,9 +14,9 @@ use super::{
     close::CloseCode,
     error::AcceptSessionError,
     limiter::Place,
-    limits::Limit,
+    limits::{Limit, LimitGuard},
     lock, now,
-    peer::Turn,
+    peer::{Peer, Turn},
     quic::QuicSession,
     registry::Registry,
     session::{MoqSession, session_span},
@@ -65,6 +65,29 @@ pub(super) async fn accept(registry: &Arc<Registry>, connection: Connection) {
     place.leave().await;
 }
 
+/// Waits until the program lets the peer in, or this side wants a session with it.
+async fn decided(
+    registry: &Registry,
+    peer: &Peer,
+    guard: &LimitGuard,
+    asked: &mut PendingAdmission,
+) -> Result<(), AcceptSessionError> {
+    let connection = guard.connection();
+    let decision = tokio::select! {
+        decision = asked.decision() => decision,
+        () = tokio::time::sleep(registry.limiter.limits().admission) => {
+            guard.exceed(Limit::Admission);
+            return Err(AcceptSessionError::Gone(connection.closed().await));
+        }
+        () = peer.wanted() => Decision::Accept,
+    };
+    if let Decision::Reject { code, reason } = decision {
+        connection.close(code.into(), reason.as_bytes());
+        return Err(AcceptSessionError::Gone(connection.closed().await));
+    }
+    Ok(())
+}
+
 async fn enter(
     registry: &Arc<Registry>,
     connection: &Connection,
@@ -94,20 +117,7 @@ async fn enter(
         asked = ask(registry, connection)?;
     }
     if let Some(asked) = asked {
-        let asked = pending.insert(asked);
-        let limit = registry.limiter.limits().admission;
-        let decision = tokio::select! {
-            decision = asked.decision() => decision,
-            () = tokio::time::sleep(limit) => {
-                guard.exceed(Limit::Admission);
-                return Err(AcceptSessionError::Gone(connection.closed().await));
-            }
-            () = peer.wanted() => Decision::Accept,
-        };
-        if let Decision::Reject { code, reason } = decision {
-            connection.close(code.into(), reason.as_bytes());
-            return Err(AcceptSessionError::Gone(connection.closed().await));
-        }
+        decided(registry, &peer, &guard, pending.insert(asked)).await?;
     }
     let turn = peer.turn(number, hop).await;
     let span = session_span(connection.remote_id(), true);
